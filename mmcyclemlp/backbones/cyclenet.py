@@ -1,0 +1,438 @@
+"""CycleNet, the backbone of CycleMLP, in plain PyTorch.
+
+Chen et al., "CycleMLP: A MLP-like Architecture for Dense Prediction", ICLR
+2022 (https://arxiv.org/abs/2107.10224); weights by the authors at
+https://github.com/ShoufaChen/CycleMLP. Parameter names are those of the
+released files. Nothing here needs an mm library: they build the class
+through their registries and call ``init_weights()`` as on modules of theirs.
+"""
+
+import logging
+import os
+from functools import partial
+
+import torch
+import torch.utils.checkpoint as cp
+from torch import nn
+
+from ..ops import CycleFC
+from .checkpoint import adapt_state_dict, load_pretrained
+
+logger = logging.getLogger('mmcyclemlp')
+
+
+class DropPath(nn.Module):
+    """Drop the residual branch of whole samples (stochastic depth).
+
+    Args:
+        drop_prob (float): Probability that a sample's branch is dropped.
+            The others are scaled to keep the expectation. Default: 0.
+    """
+
+    def __init__(self, drop_prob=0.):
+        super().__init__()
+        self.drop_prob = drop_prob
+
+    def forward(self, x):
+        if not self.training or self.drop_prob == 0.:
+            return x
+        keep = 1 - self.drop_prob
+        # One draw a sample, broadcast over the rest.
+        mask = x.new_empty((x.shape[0], ) + (1, ) * (x.dim() - 1))
+        return x * mask.bernoulli_(keep).div_(keep)
+
+    def extra_repr(self):
+        return f'drop_prob={self.drop_prob:.3f}'
+
+
+class Mlp(nn.Module):
+    """Two linear layers with an activation between them.
+
+    Args:
+        in_features (int): Channels of input.
+        hidden_features (int): Channels between the layers.
+        out_features (int): Channels of output.
+        act_layer (Callable): Makes the activation.
+        drop (float): Dropout after each layer. Default: 0.
+    """
+
+    def __init__(self, in_features, hidden_features, out_features, act_layer,
+                 drop=0.):
+        super().__init__()
+        self.fc1 = nn.Linear(in_features, hidden_features)
+        self.act = act_layer()
+        self.fc2 = nn.Linear(hidden_features, out_features)
+        self.drop = nn.Dropout(drop)
+
+    def forward(self, x):
+        return self.drop(self.fc2(self.drop(self.act(self.fc1(x)))))
+
+
+class CycleMixer(nn.Module):
+    """Token mixer: two CycleFC branches and a pointwise one, re-weighted.
+
+    ``sfc_h`` moves along the width and ``sfc_w`` along the height; the
+    names are the keys of the released weights.
+
+    Args:
+        dim (int): Channels C of input and output.
+        act_layer (Callable): Makes the activation of the re-weighting.
+        qkv_bias (bool): Whether ``mlp_c`` has a bias. Default: False.
+        proj_drop (float): Dropout after the projection. Default: 0.
+    """
+
+    def __init__(self, dim, act_layer, qkv_bias=False, proj_drop=0.):
+        super().__init__()
+        self.mlp_c = nn.Linear(dim, dim, bias=qkv_bias)
+        self.sfc_h = CycleFC(dim, dim, (1, 3))
+        self.sfc_w = CycleFC(dim, dim, (3, 1))
+        self.reweight = Mlp(dim, dim // 4, dim * 3, act_layer)
+        self.proj = nn.Linear(dim, dim)
+        self.proj_drop = nn.Dropout(proj_drop)
+
+    def forward(self, x):
+        # (B, H, W, C); the operator takes (B, C, H, W), here channels last.
+        b, _, _, dim = x.shape
+        x_nchw = x.permute(0, 3, 1, 2)
+        h = self.sfc_h(x_nchw).permute(0, 2, 3, 1)
+        w = self.sfc_w(x_nchw).permute(0, 2, 3, 1)
+        c = self.mlp_c(x)
+        a = (h + w + c).mean(dim=(1, 2))
+        # (B, C, 3) -> three of (B, 1, 1, C)
+        a = self.reweight(a).reshape(b, dim, 3).softmax(dim=2)
+        a_h, a_w, a_c = a[:, None, None].unbind(dim=-1)
+        return self.proj_drop(self.proj(h * a_h + w * a_w + c * a_c))
+
+
+class CycleBlock(nn.Module):
+    """Token mixer and MLP, each normalised before and added after.
+
+    Args:
+        dim (int): Channels.
+        mlp_ratio (float): Hidden channels of the MLP over ``dim``.
+        norm_layer (Callable): Makes the norm from the channels.
+        act_layer (Callable): Makes the activation.
+        qkv_bias (bool): Whether ``mlp_c`` has a bias. Default: False.
+        drop (float): Dropout rate. Default: 0.
+        drop_path (float): Stochastic depth rate. Default: 0.
+        skip_lam (float): Divisor of the residual branches. Default: 1.
+        with_cp (bool): Whether to recompute the block in the backward
+            pass instead of keeping its activations. Default: False.
+    """
+
+    def __init__(self, dim, mlp_ratio, norm_layer, act_layer, qkv_bias=False,
+                 drop=0., drop_path=0., skip_lam=1., with_cp=False):
+        super().__init__()
+        self.norm1 = norm_layer(dim)
+        self.attn = CycleMixer(dim, act_layer, qkv_bias, drop)
+        self.drop_path = DropPath(drop_path)
+        self.norm2 = norm_layer(dim)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio), dim, act_layer, drop)
+        self.skip_lam = skip_lam
+        self.with_cp = with_cp
+
+    def _forward(self, x):
+        x = x + self.drop_path(self.attn(self.norm1(x))) / self.skip_lam
+        return x + self.drop_path(self.mlp(self.norm2(x))) / self.skip_lam
+
+    def forward(self, x):
+        if self.with_cp and torch.is_grad_enabled():
+            return cp.checkpoint(self._forward, x, use_reentrant=False)
+        return self._forward(x)
+
+
+class Downsample(nn.Module):
+    """Convolution between stages, and at the stem, on (B, H, W, C) maps.
+
+    Args:
+        in_channels (int): Channels of input.
+        out_channels (int): Channels of output.
+        kernel_size (int): Kernel of the convolution.
+        stride (int): Stride of the convolution.
+        padding (int): Zero padding of the convolution.
+    """
+
+    def __init__(self, in_channels, out_channels, kernel_size, stride,
+                 padding):
+        super().__init__()
+        self.proj = nn.Conv2d(in_channels, out_channels, kernel_size, stride,
+                              padding)
+
+    def forward(self, x):
+        # (B, H, W, C) is (B, C, H, W) with channels last: no copy.
+        return self.proj(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+
+_NORMS = {'LN': nn.LayerNorm}
+_ACTIVATIONS = {
+    'GELU': nn.GELU,
+    'ReLU': nn.ReLU,
+    'SiLU': nn.SiLU,
+    'Hardswish': nn.Hardswish,
+}
+
+
+def _layer_maker(cfg, known, name):
+    """Make the constructor that an mm style ``dict(type=...)`` describes."""
+    cfg = dict(cfg)
+    kind = cfg.pop('type', None)
+    if kind not in known:
+        raise ValueError(
+            f"CycleNet: {name} takes a dict with 'type' one of "
+            f'{sorted(known)}, got type {kind!r}')
+    return partial(known[kind], **cfg)
+
+
+class CycleNet(nn.Module):
+    """CycleMLP backbone with multi-scale outputs, or classifier.
+
+    Any image size works; none needs to be a multiple of 32.
+
+    Args:
+        arch (str | dict): ``'b1'`` ... ``'b5'``, or a dict with
+            ``embed_dims``, ``depths`` and ``mlp_ratios``, a number a stage.
+            Default: 'b1'.
+        in_channels (int): Channels of the image. Default: 3.
+        fork_feat (bool): Whether to give a tuple of maps (backbone) or
+            logits (classifier). Default: True.
+        fork_last3 (bool | None): Whether the output of the first stage
+            has no norm, so that no parameter goes unused with heads that
+            start at the second stage (RetinaNet). None takes it from the
+            environment variable FORK_LAST3 of the official code, where any
+            non-empty value means True. Default: None.
+        out_indices (Sequence[int]): Stages whose maps are given, from 0.
+            Default: (0, 1, 2, 3).
+        num_classes (int): Classes of the classifier. Default: 1000.
+        drop_rate (float): Dropout rate. Default: 0.
+        drop_path_rate (float): Stochastic depth rate of the last block;
+            it grows linearly from 0 at the first. Default: 0.
+        qkv_bias (bool): Whether the pointwise branch of the mixer has a
+            bias. Default: False.
+        skip_lam (float): Divisor of the residual branches. Default: 1.
+        frozen_stages (int): Number of stages to freeze (no gradient, eval
+            mode), together with the stem. Norms of the outputs are not
+            frozen. 0 and -1 freeze nothing. Default: -1.
+        with_cp (bool): Whether to recompute blocks in the backward pass
+            to save memory. Default: False.
+        norm_cfg (dict): Norm of blocks and outputs.
+            Default: dict(type='LN', eps=1e-5).
+        act_cfg (dict): Activation. Default: dict(type='GELU').
+        init_cfg (dict | None): ``dict(type='Pretrained', checkpoint=...)``
+            with a path or URL, read by :meth:`init_weights`; ``prefix``
+            names where in a whole model the backbone lies, e.g.
+            ``'backbone.'``. Default: None.
+
+    Inputs:
+        x (Tensor): Image of shape (B, in_channels, H, W).
+
+    Returns:
+        tuple[Tensor] | Tensor: Maps (B, embed_dims[i], H_i, W_i) of the
+        stages in ``out_indices``, strides 4, 8, 16, 32; with
+        ``fork_feat=False`` logits (B, num_classes).
+
+    Raises:
+        ValueError: An argument is out of its range; says which.
+    """
+
+    arch_settings = {
+        'b1': {
+            'embed_dims': (64, 128, 320, 512),
+            'depths': (2, 2, 4, 2),
+            'mlp_ratios': (4, 4, 4, 4),
+        },
+        'b2': {
+            'embed_dims': (64, 128, 320, 512),
+            'depths': (2, 3, 10, 3),
+            'mlp_ratios': (4, 4, 4, 4),
+        },
+        'b3': {
+            'embed_dims': (64, 128, 320, 512),
+            'depths': (3, 4, 18, 3),
+            'mlp_ratios': (8, 8, 4, 4),
+        },
+        'b4': {
+            'embed_dims': (64, 128, 320, 512),
+            'depths': (3, 8, 27, 3),
+            'mlp_ratios': (8, 8, 4, 4),
+        },
+        'b5': {
+            'embed_dims': (96, 192, 384, 768),
+            'depths': (3, 4, 24, 3),
+            'mlp_ratios': (4, 4, 4, 4),
+        },
+    }
+
+    def __init__(self,
+                 arch='b1',
+                 in_channels=3,
+                 fork_feat=True,
+                 fork_last3=None,
+                 out_indices=(0, 1, 2, 3),
+                 num_classes=1000,
+                 drop_rate=0.,
+                 drop_path_rate=0.,
+                 qkv_bias=False,
+                 skip_lam=1.,
+                 frozen_stages=-1,
+                 with_cp=False,
+                 norm_cfg=dict(type='LN', eps=1e-5),  # noqa: B006, C408
+                 act_cfg=dict(type='GELU'),  # noqa: B006, C408
+                 init_cfg=None):
+        super().__init__()
+        settings = self._resolve_arch(arch)
+        dims = tuple(settings['embed_dims'])
+        depths = tuple(settings['depths'])
+        ratios = tuple(settings['mlp_ratios'])
+        if not -1 <= frozen_stages <= len(dims):
+            raise ValueError(
+                f'CycleNet: frozen_stages counts stages, -1 to {len(dims)}, '
+                f'got {frozen_stages}')
+        if init_cfg is not None and (
+                init_cfg.get('type') != 'Pretrained'
+                or 'checkpoint' not in init_cfg
+                or set(init_cfg) - {'type', 'checkpoint', 'prefix'}):
+            raise ValueError(
+                "CycleNet: init_cfg takes dict(type='Pretrained', "
+                f"checkpoint=...[, prefix='backbone.']), got {init_cfg}")
+        self.arch = arch
+        self.embed_dims = dims
+        self.num_stages = len(dims)
+        self.fork_feat = fork_feat
+        self.frozen_stages = frozen_stages
+        self.init_cfg = init_cfg
+
+        norm_layer = _layer_maker(norm_cfg, _NORMS, 'norm_cfg')
+        act_layer = _layer_maker(act_cfg, _ACTIVATIONS, 'act_cfg')
+        num_blocks = sum(depths)
+        rates = [drop_path_rate * i / max(1, num_blocks - 1)
+                 for i in range(num_blocks)]
+
+        self.patch_embed = Downsample(in_channels, dims[0], 7, 4, 2)
+        # Stages at even places, the downsampling between them at odd ones.
+        self.network = nn.ModuleList()
+        for i, (dim, depth, ratio) in enumerate(zip(dims, depths, ratios)):
+            if i > 0:
+                self.network.append(Downsample(dims[i - 1], dim, 3, 2, 1))
+            self.network.append(
+                nn.Sequential(*(
+                    CycleBlock(dim, ratio, norm_layer, act_layer, qkv_bias,
+                               drop_rate, rates.pop(0), skip_lam, with_cp)
+                    for _ in range(depth))))
+
+        if fork_feat:
+            self.out_indices = self._resolve_out_indices(out_indices)
+            self.fork_last3 = self._resolve_fork_last3(fork_last3)
+            for i in self.out_indices:
+                bare = i == 0 and self.fork_last3
+                self.add_module(
+                    f'norm{2 * i}',
+                    nn.Identity() if bare else norm_layer(dims[i]))
+        else:
+            self.norm = norm_layer(dims[-1])
+            self.head = nn.Linear(dims[-1], num_classes)
+
+        self.apply(self._init_module)
+        self._freeze_stages()
+
+    def _resolve_arch(self, arch):
+        """The sizes that a name or a dict stands for."""
+        if isinstance(arch, str):
+            if arch not in self.arch_settings:
+                raise ValueError(
+                    f'CycleNet: arch is one of {sorted(self.arch_settings)} '
+                    f'or a dict, got {arch!r}')
+            return self.arch_settings[arch]
+        keys = {'embed_dims', 'depths', 'mlp_ratios'}
+        if not isinstance(arch, dict) or set(arch) != keys:
+            raise ValueError(
+                f'CycleNet: an arch dict has the keys {sorted(keys)}, got '
+                f'{arch!r}')
+        if len({len(value) for value in arch.values()}) != 1 or any(
+                number <= 0 for value in arch.values() for number in value):
+            raise ValueError(
+                'CycleNet: an arch dict has one positive number a stage '
+                f'under each key, got {arch!r}')
+        return arch
+
+    def _resolve_out_indices(self, out_indices):
+        indices = tuple(out_indices)
+        if not indices or list(indices) != sorted(set(indices)) or not (
+                0 <= indices[0] and indices[-1] < self.num_stages):
+            raise ValueError(
+                'CycleNet: out_indices are ascending stages, 0 to '
+                f'{self.num_stages - 1}, got {out_indices}')
+        return indices
+
+    @staticmethod
+    def _resolve_fork_last3(fork_last3):
+        variable = os.environ.get('FORK_LAST3')
+        if fork_last3 is None:
+            taken, source = bool(variable), 'environment variable FORK_LAST3'
+        else:
+            taken, source = bool(fork_last3), 'config'
+        if taken or variable:
+            logger.info('CycleNet: fork_last3=%s, taken from the %s', taken,
+                        source)
+        return taken
+
+    @staticmethod
+    def _init_module(module):
+        # The convolutions keep PyTorch's default.
+        if isinstance(module, nn.Linear):
+            nn.init.trunc_normal_(module.weight, std=0.02)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, (CycleFC, nn.Conv2d, nn.LayerNorm)):
+            module.reset_parameters()
+
+    def init_weights(self):
+        """Initialise, then load the checkpoint of ``init_cfg`` if any.
+
+        Raises:
+            CheckpointError: The checkpoint cannot be read safely, or does
+                not account for every tensor of the network.
+        """
+        self.apply(self._init_module)
+        if self.init_cfg is not None:
+            load_pretrained(self, self.init_cfg['checkpoint'],
+                            self.init_cfg.get('prefix'))
+
+    def _load_from_state_dict(self, state_dict, prefix, *args):
+        # Whoever loads (torch, an mm runner with strict=False), a state
+        # dict that does not fit must not pass in silence.
+        own = {key[len(prefix):]: value for key, value in state_dict.items()
+               if key.startswith(prefix)}
+        adapted, _ = adapt_state_dict(own, self)
+        for key in own.keys() - adapted.keys():
+            del state_dict[prefix + key]
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def _freeze_stages(self):
+        if self.frozen_stages <= 0:
+            return
+        # Stage i and the downsampling before it end at place 2 * i.
+        frozen = [self.patch_embed,
+                  *self.network[:2 * self.frozen_stages - 1]]
+        for module in frozen:
+            module.eval()
+            module.requires_grad_(False)
+
+    def train(self, mode=True):
+        """Switch the mode; frozen stages stay in eval mode."""
+        super().train(mode)
+        self._freeze_stages()
+        return self
+
+    def forward(self, x):
+        # Channels last from here on: (B, H, W, C).
+        x = self.patch_embed(x.permute(0, 2, 3, 1).contiguous())
+        outs = []
+        for place, layer in enumerate(self.network):
+            x = layer(x)
+            if self.fork_feat and place % 2 == 0 and (
+                    place // 2 in self.out_indices):
+                out = getattr(self, f'norm{place}')(x)
+                outs.append(out.permute(0, 3, 1, 2))
+        if self.fork_feat:
+            return tuple(outs)
+        return self.head(self.norm(x).mean(dim=(1, 2)))

@@ -1,0 +1,69 @@
+#!/usr/bin/env bash
+# Make or refresh a virtual environment with one family of mm libraries:
+#
+#     tools/make_env.sh onedl|openmmlab VENV
+#
+# Safe to interrupt and cheap to repeat: the stamp is written last, and
+# mmcv's wheel, minutes to build, is kept per torch and Python version in
+# ${XDG_CACHE_HOME:-~/.cache}/mmcyclemlp.
+set -euo pipefail
+
+family=${1:?usage: make_env.sh onedl|openmmlab VENV}
+venv=${2:?usage: make_env.sh onedl|openmmlab VENV}
+cd "$(dirname "$0")/.."
+
+case $family in
+    # torch 2.14 headers demand C++20, which mmcv 2.3.6 is not compiled as.
+    onedl)     torch='torch==2.13.0' vision='torchvision==0.28.*'
+               mmcv='onedl-mmcv==2.3.6' ;;
+    openmmlab) torch='torch==2.1.2' vision='torchvision==0.16.2'
+               mmcv='mmcv==2.1.0' ;;
+    *) echo "make_env.sh: no family '$family': onedl or openmmlab" >&2
+       exit 2 ;;
+esac
+
+stamp=$venv/.ready
+want=$(cat setup.cfg pyproject.toml "$0" | cksum)
+if [ "$(cat "$stamp" 2>/dev/null)" = "$want" ]; then
+    exit 0
+fi
+
+pip() { "$venv/bin/python" -m pip --disable-pip-version-check "$@"; }
+
+echo "[env] $venv: $family family, $torch"
+"${PYTHON:-python3}" -m venv "$venv"
+# mmcv's build and mmengine's run time need setuptools < 82.
+pip install -q "$torch" 'setuptools>=80,<82' wheel ninja
+# A CPU build of torch has no torchvision; beside it the import would fail.
+cuda=$("$venv/bin/python" -W ignore -c \
+    'import torch; print(torch.version.cuda or "")')
+if [ -n "$cuda" ]; then
+    pip install -q "$vision"
+fi
+
+key=$("$venv/bin/python" -W ignore -c 'import sys, torch
+print(f"cp{sys.version_info[0]}{sys.version_info[1]}"
+      f"-torch{torch.__version__}")')
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/mmcyclemlp/$key
+pattern=${mmcv//-/_}
+pattern=${pattern/==/-}
+wheel=$(ls "$cache/$pattern"-*.whl 2>/dev/null || true)
+if [ -z "$wheel" ]; then
+    echo "[env] building $mmcv once for $key (5 to 10 minutes on 2 cores)"
+    mkdir -p "$cache"
+    building=$(mktemp -d "$cache/building.XXXXXX")
+    trap 'rm -rf "$building"' EXIT
+    CFLAGS='-g0 -O1' pip wheel -q --no-build-isolation --no-deps \
+        -w "$building" "$mmcv"
+    mv "$building"/*.whl "$cache/"
+    wheel=$(ls "$cache/$pattern"-*.whl)
+fi
+pip install -q --no-deps "$wheel"
+pip install -q --no-build-isolation -e ".[$family,dev]"
+# The headless files go on top: they need no libGL from the system.
+opencv=$("$venv/bin/python" -c \
+    'from importlib.metadata import version; print(version("opencv-python"))')
+pip install -q --force-reinstall --no-deps "opencv-python-headless==$opencv"
+"$venv/bin/python" -W ignore -c 'import cv2, mmcv.ops, mmdet, mmseg'
+printf '%s' "$want" > "$stamp"
+echo "[env] $venv is ready"
