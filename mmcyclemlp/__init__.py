@@ -9,6 +9,6 @@ __version__ = '0.1.0'
 __all__ = ['CycleFC', 'CycleNet', 'cycle_fc', 'load_pretrained']
 
 if find_spec('mmengine') is not None:
-    from .engine import register
+    from .engine.registration import register
 
     register()

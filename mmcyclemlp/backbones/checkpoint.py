@@ -371,14 +371,14 @@ def load_pretrained(model, source, prefix=None):
     Raises:
         CheckpointError: The file cannot be read safely or does not fit.
     """
-    checkpoint = read_checkpoint(source)
     try:
-        state, layout = find_state_dict(checkpoint, prefix)
-        adapted, report = adapt_state_dict(state, model)
+        state, layout = find_state_dict(read_checkpoint(source), prefix)
+        _, report = adapt_state_dict(state, model)
     except CheckpointError as error:
+        if os.fspath(source) in str(error):
+            raise
         raise CheckpointError(f'{source}: {error}') from None
-    own = model.state_dict()
-    adapted.update((key, own[key]) for key in report.kept)
-    model.load_state_dict(adapted)
-    logger.info('CycleNet: %s from %s (%s)', report, source, layout)
+    # Not strict, as output norms may stay: the network itself is.
+    model.load_state_dict(state, strict=False)
+    logger.info('CycleNet: %s, from %s (%s)', report, source, layout)
     return report

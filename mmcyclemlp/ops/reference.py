@@ -69,6 +69,11 @@ def cycle_fc_reference(
     if n == 0 or h == 0 or w == 0:
         # The deformable convolutions refuse empty maps.
         return x.new_zeros(n, weight.shape[0], h, w)
+    if x.dtype in (torch.float16, torch.bfloat16):
+        # Not every build of the deformable convolution has these.
+        bias = None if bias is None else bias.float()
+        return cycle_fc_reference(
+            x.float(), weight.float(), bias, kernel_size).to(x.dtype)
     offset = cycle_offsets(c, kernel_size).to(x).reshape(1, 2 * c, 1, 1)
     offset = offset.expand(n, 2 * c, h, w).contiguous()
     try:

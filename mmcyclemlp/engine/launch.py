@@ -1,0 +1,139 @@
+"""From a config to a runner, as train and test commands need it."""
+
+import os.path as osp
+
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.dist import is_distributed
+from mmengine.logging.history_buffer import HistoryBuffer
+from mmengine.registry import RUNNERS, init_default_scope
+from mmengine.runner import CheckpointLoader, Runner
+
+from ..backbones.checkpoint import (CheckpointError, find_state_dict,
+                                    read_checkpoint)
+from .errors import UserError
+
+
+def read_config(path, work_dir=None, launcher='none', options=None):
+    """Read a config and settle where its run lives.
+
+    Args:
+        path (str): Config file.
+        work_dir (str | None): Folder of the run; None for the config's own,
+            or ``work_dirs/<name of the config>``.
+        launcher (str): 'none', 'pytorch', 'slurm' or 'mpi'.
+        options (dict | None): Values that win over the config's.
+
+    Returns:
+        Config: With ``work_dir`` and ``launcher`` set.
+
+    Raises:
+        UserError: The file does not exist, or an import it asks for fails.
+    """
+    if not osp.isfile(path):
+        raise UserError(f'there is no config file {path}')
+    try:
+        cfg = Config.fromfile(path)
+    except Exception as error:  # a config is the user's own Python
+        raise UserError(f'{path} cannot be read: {type(error).__name__}: '
+                        f'{error}') from error
+    if options:
+        cfg.merge_from_dict(options)
+    if work_dir is not None:
+        cfg.work_dir = work_dir
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = osp.join('work_dirs', osp.splitext(
+            osp.basename(path))[0])
+    cfg.launcher = launcher
+    if not torch.cuda.is_available():
+        _fit_to_cpu(cfg)
+    return cfg
+
+
+def _fit_to_cpu(cfg):
+    """SyncBN and NCCL are for GPUs; BN and gloo do the same on a CPU."""
+
+    def replace(node):
+        if isinstance(node, dict):
+            if node.get('type') == 'SyncBN':
+                node['type'] = 'BN'
+            node = node.values()
+        if not isinstance(node, str) and hasattr(node, '__iter__'):
+            for value in node:
+                replace(value)
+
+    replace(cfg.model)
+    # mmengine would select a GPU; it takes a group that is there already.
+    if cfg.launcher == 'pytorch' and not is_distributed():
+        torch.distributed.init_process_group('gloo')
+
+
+def build_runner(cfg):
+    """Build the runner; checkpoints are read without unpickling code.
+
+    A ``load_from`` that is a file of the backbone alone becomes the
+    backbone's ``init_cfg``, since a whole model would take nothing from it.
+
+    Raises:
+        UserError: ``load_from`` is for a model without ``backbone``.
+        CheckpointError: A checkpoint cannot be read safely.
+    """
+    CheckpointLoader.register_scheme(
+        ('', 'http://', 'https://'), _load_checkpoint, force=True)
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    if cfg.get('load_from') and _is_backbone_alone(cfg.load_from):
+        if 'backbone' not in cfg.model:
+            raise UserError(
+                f'load_from {cfg.load_from} is a backbone, and the model of '
+                "the config has no 'backbone'")
+        cfg.model.backbone.init_cfg = ConfigDict(
+            type='Pretrained', checkpoint=cfg.load_from)
+        cfg.load_from = None
+    if 'runner_type' in cfg:
+        return RUNNERS.build(cfg)
+    return Runner.from_cfg(cfg)
+
+
+def _is_backbone_alone(source):
+    try:
+        _, layout = find_state_dict(read_checkpoint(source, _allowed()))
+    except CheckpointError:
+        # Not ours, or not readable: mm's loading will say so.
+        return False
+    return 'prefix' not in layout
+
+
+def _load_checkpoint(filename, map_location=None):
+    """A loader in mmengine's terms. Tensors stay on the CPU; mm moves them."""
+    return read_checkpoint(filename, _allowed())
+
+
+def _allowed():
+    """What mm keeps beside the weights: logs in numpy arrays."""
+    import _codecs
+
+    import numpy as np
+
+    core = getattr(np, '_core', None) or np.core
+    allowed = {
+        'mmengine.logging.history_buffer.HistoryBuffer': HistoryBuffer,
+        '_codecs.encode': _codecs.encode,
+        'numpy.ndarray': np.ndarray,
+        'numpy.dtype': np.dtype,
+        '__builtin__.getattr': _history_statistic,
+        'builtins.getattr': _history_statistic,
+    }
+    for name in ('numpy.core', 'numpy._core'):
+        allowed[f'{name}.multiarray._reconstruct'] = (
+            core.multiarray._reconstruct)
+        allowed[f'{name}.multiarray.scalar'] = core.multiarray.scalar
+    return allowed
+
+
+def _history_statistic(owner, name):
+    """The one attribute mm's checkpoints ask for: HistoryBuffer's methods."""
+    if owner is not HistoryBuffer or name not in (
+            'min', 'max', 'current', 'mean'):
+        raise CheckpointError(
+            f'refused: its pickle asks for attribute {name!r} of {owner!r}')
+    return getattr(owner, name)

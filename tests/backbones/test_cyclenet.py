@@ -1,0 +1,278 @@
+import logging
+
+import definition
+import pytest
+import torch
+from torch import nn
+
+from mmcyclemlp import CycleNet
+
+ARCHS = ['b1', 'b2', 'b3', 'b4', 'b5']
+SMALL = dict(embed_dims=[6, 12, 16, 24], depths=[1, 2, 1, 1],
+             mlp_ratios=[4, 4, 2, 2])
+
+
+def small(**kwargs):
+    """A small network in float64 with nothing left at 0 or 1."""
+    model = CycleNet(SMALL, **kwargs).double()
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    return model.eval()
+
+
+@pytest.mark.parametrize('arch, number', zip(ARCHS, [
+    15_155_400, 26_802_504, 38_385_720, 51_796_552, 75_747_280]))
+def test_parameters_of_the_classifier(arch, number):
+    model = CycleNet(arch, fork_feat=False)
+    assert sum(p.numel() for p in model.parameters()) == number
+
+
+def test_keys_of_a_block_are_the_official_ones():
+    keys = set(small().state_dict())
+    block = {
+        'norm1.weight', 'norm1.bias', 'attn.mlp_c.weight',
+        'attn.sfc_h.weight', 'attn.sfc_h.bias', 'attn.sfc_w.weight',
+        'attn.sfc_w.bias', 'attn.reweight.fc1.weight',
+        'attn.reweight.fc1.bias', 'attn.reweight.fc2.weight',
+        'attn.reweight.fc2.bias', 'attn.proj.weight', 'attn.proj.bias',
+        'norm2.weight', 'norm2.bias', 'mlp.fc1.weight', 'mlp.fc1.bias',
+        'mlp.fc2.weight', 'mlp.fc2.bias'}
+    prefix = 'network.2.1.'
+    assert {k[len(prefix):] for k in keys if k.startswith(prefix)} == block
+    rest = {k for k in keys if k.count('.') < 4 and 'network' not in k}
+    assert rest == {
+        'patch_embed.proj.weight', 'patch_embed.proj.bias',
+        *(f'norm{i}.{p}' for i in (0, 2, 4, 6) for p in ('weight', 'bias'))}
+
+
+@pytest.mark.parametrize('size', [(32, 32), (33, 47), (5, 64)], ids=str)
+@pytest.mark.parametrize('last3', [False, True])
+def test_backbone_equals_definition(size, last3):
+    model = small(fork_last3=last3, qkv_bias=last3)
+    x = torch.randn(2, 3, *size, dtype=torch.float64)
+    expected = definition.backbone(
+        model.state_dict(), x, SMALL['depths'], last3)
+    outs = model(x)
+    assert len(outs) == 4
+    for ours, theirs in zip(outs, expected):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+
+
+def test_classifier_equals_definition():
+    model = small(fork_feat=False, num_classes=7)
+    x = torch.randn(2, 3, 40, 32, dtype=torch.float64)
+    torch.testing.assert_close(
+        model(x),
+        definition.classifier(model.state_dict(), x, SMALL['depths']))
+
+
+def test_gradients_equal_definition():
+    model = small(fork_feat=False, num_classes=7)
+    x = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    names, parameters = zip(*model.named_parameters())
+    grad = torch.randn(2, 7, dtype=torch.float64)
+    ours = torch.autograd.grad(model(x), parameters, grad)
+    state = dict(zip(names, parameters))
+    theirs = torch.autograd.grad(
+        definition.classifier(state, x, SMALL['depths']), parameters, grad)
+    for name, a, b in zip(names, ours, theirs):
+        torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-8, msg=name)
+
+
+def test_strides_and_memory_format_at_full_size():
+    model = CycleNet('b1').eval()
+    with torch.no_grad():
+        outs = model(torch.randn(1, 3, 64, 96))
+    assert [tuple(y.shape) for y in outs] == [
+        (1, 64, 16, 24), (1, 128, 8, 12), (1, 320, 4, 6), (1, 512, 2, 3)]
+    assert all(y.is_contiguous(memory_format=torch.channels_last)
+               for y in outs)
+
+
+def test_init():
+    model = CycleNet('b1')
+    attn = model.network[2][1].attn
+    for weight in (attn.sfc_h.weight, attn.mlp_c.weight):
+        assert abs(weight.std().item() - 0.02) < 1e-3
+    assert not attn.sfc_h.bias.any() and not attn.proj.bias.any()
+    # The convolutions keep PyTorch's default, uniform to 1 / sqrt(fan in).
+    bound = (3 * 7 * 7)**-0.5
+    top = model.patch_embed.proj.weight.abs().max().item()
+    assert 0.95 * bound < top <= bound
+
+
+@pytest.mark.parametrize('config, variable, last3, source', [
+    (None, None, False, None),
+    (None, '', False, None),
+    (None, '0', True, 'environment variable'),
+    (None, '1', True, 'environment variable'),
+    (True, None, True, 'config'),
+    (False, '1', False, 'config'),
+    (True, '1', True, 'config'),
+])
+def test_fork_last3(config, variable, last3, source, monkeypatch):
+    if variable is not None:
+        monkeypatch.setenv('FORK_LAST3', variable)
+    records = []
+    handler = logging.Handler()
+    handler.emit = lambda record: records.append(record.getMessage())
+    logger = logging.getLogger('mmcyclemlp')
+    logger.addHandler(handler)
+    try:
+        model = CycleNet(SMALL, fork_last3=config)
+    finally:
+        logger.removeHandler(handler)
+    assert isinstance(model.norm0, nn.Identity) == last3
+    assert isinstance(model.norm2, nn.LayerNorm)
+    if source is None:
+        assert not records
+    else:
+        assert f'fork_last3={last3}' in records[0] and source in records[0]
+
+
+def test_out_indices_are_stages_and_only_their_norms_exist():
+    full, part = small(), small(out_indices=(1, 3))
+    assert {n for n, _ in part.named_children() if n.startswith('norm')} == {
+        'norm2', 'norm6'}
+    keys = part.state_dict().keys()
+    part.load_state_dict({k: v for k, v in full.state_dict().items()
+                          if k in keys})
+    x = torch.randn(1, 3, 32, 32, dtype=torch.float64)
+    outs = full(x)
+    for a, b in zip(part(x), (outs[1], outs[3])):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize('indices, last3', [
+    ((0, 1, 2, 3), False), ((0, 1, 2, 3), True), ((1, 2, 3), False)])
+def test_no_parameter_goes_unused(indices, last3):
+    model = small(out_indices=indices, fork_last3=last3).train()
+    outs = model(torch.randn(2, 3, 32, 32, dtype=torch.float64))
+    outs = outs[1:] if last3 else outs
+    sum(y.square().sum() for y in outs).backward()
+    unused = [n for n, p in model.named_parameters() if p.grad is None]
+    assert not unused
+
+
+@pytest.mark.parametrize('frozen', [-1, 0, 1, 2, 4])
+def test_frozen_stages(frozen):
+    model = CycleNet(SMALL, frozen_stages=frozen, drop_path_rate=0.5)
+    for _ in range(2):
+        trained = {n.split('.')[0] + '.' + n.split('.')[1]
+                   for n, p in model.named_parameters() if p.requires_grad}
+        stem_and_stages = {'patch_embed.proj'} | {
+            f'network.{i}' for i in range(7)}
+        count = max(frozen, 0)
+        still = {f'network.{i}' for i in range(2 * count - 1)}
+        if count:
+            still.add('patch_embed.proj')
+        assert trained & stem_and_stages == stem_and_stages - still
+        assert 'norm6.weight' in trained
+        model.train()
+        assert model.patch_embed.training == (count == 0)
+        assert model.network[6].training == (frozen < 4)
+
+
+def test_with_cp_gives_the_same_gradients():
+    plain, recomputed = small(), small(with_cp=True)
+    recomputed.load_state_dict(plain.state_dict())
+    x = torch.randn(1, 3, 32, 32, dtype=torch.float64)
+    for model in (plain, recomputed):
+        model.train()
+        sum(y.square().sum() for y in model(x)).backward()
+    for a, b in zip(plain.parameters(), recomputed.parameters()):
+        torch.testing.assert_close(a.grad, b.grad)
+
+
+def test_drop_path_drops_whole_samples_and_keeps_the_mean():
+    from mmcyclemlp.backbones.cyclenet import DropPath
+
+    drop = DropPath(0.25)
+    y = drop(torch.ones(4000, 2, 3))
+    assert all(len(sample.unique()) == 1 for sample in y[:50])
+    assert abs(y.mean().item() - 1) < 0.05
+    assert torch.equal(drop.eval()(y), y)
+
+
+def test_drop_path_grows_linearly():
+    model = CycleNet(SMALL, drop_path_rate=0.4)
+    rates = [m.drop_prob for m in model.modules() if hasattr(m, 'drop_prob')]
+    assert rates == pytest.approx([0, 0.1, 0.2, 0.3, 0.4])
+
+
+def test_drop_rate_is_not_ignored():
+    model = small(drop_rate=0.5).train()
+    x = torch.randn(1, 3, 32, 32, dtype=torch.float64)
+    assert not torch.equal(model(x)[3], model(x)[3])
+
+
+def test_skip_lam_divides_the_branches():
+    once, half = small(), small(skip_lam=2.)
+    half.load_state_dict(once.state_dict())
+    block, halved = once.network[0][0], half.network[0][0]
+    x = torch.randn(1, 4, 4, 6, dtype=torch.float64)
+    y = x + block.attn(block.norm1(x)) / 2
+    y = y + block.mlp(block.norm2(y)) / 2
+    torch.testing.assert_close(halved(x), y)
+
+
+def test_autocast_and_channels_last():
+    model = CycleNet(SMALL).train()
+    x = torch.randn(2, 3, 64, 64).to(memory_format=torch.channels_last)
+    expected = model(x)
+    with torch.autocast('cpu', torch.bfloat16):
+        outs = model(x)
+    for a, b in zip(outs, expected):
+        torch.testing.assert_close(a.float(), b, rtol=0.1, atol=0.1)
+    sum(y.float().sum() for y in outs).backward()
+    outs = model.to(memory_format=torch.channels_last)(x)
+    for a, b in zip(outs, expected):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_compile():
+    model = CycleNet(dict(embed_dims=[8], depths=[1], mlp_ratios=[2]),
+                     out_indices=(0, ))
+    x = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(
+        torch.compile(model)(x)[0], model(x)[0], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16], ids=str)
+def test_gpu_autocast(dtype):
+    model = CycleNet('b1').cuda().eval()
+    x = torch.randn(2, 3, 96, 64, device='cuda')
+    with torch.no_grad():
+        expected = model(x)
+        with torch.autocast('cuda', dtype):
+            outs = model(x)
+    for a, b in zip(outs, expected):
+        torch.testing.assert_close(a.float(), b, rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize('kwargs, message', [
+    (dict(arch='b6'), "b1.*b5.*'b6'"),
+    (dict(arch=dict(SMALL, depth=[1])), "depth'"),
+    (dict(arch=dict(embed_dims=[6], depths=[1])), 'mlp_ratios'),
+    (dict(arch=dict(SMALL, depths=[1, 2])), 'one positive number a stage'),
+    (dict(arch=dict(SMALL, depths=[1, 0, 1, 1])), 'one positive number'),
+    (dict(out_indices=(1, 4)), r'0 to 3.*\(1, 4\)'),
+    (dict(out_indices=()), 'ascending stages'),
+    (dict(out_indices=(2, 1)), 'ascending stages'),
+    (dict(frozen_stages=5), '-1 to 4, got 5'),
+    (dict(norm_cfg=dict(type='BN')), "norm_cfg.*'BN'"),
+    (dict(act_cfg=dict(type='Gelu')), "act_cfg.*'Gelu'"),
+    (dict(init_cfg=dict(type='Pretrain', checkpoint='x')), 'Pretrained'),
+    (dict(init_cfg=dict(type='Pretrained', chekpoint='x')), 'chekpoint'),
+])
+def test_errors_name_the_value(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        CycleNet(**kwargs)
+
+
+@pytest.mark.parametrize('kwargs', [
+    dict(drop_path=0.1), dict(norm_cfg=dict(type='LN', epsilon=1e-5))])
+def test_a_typo_raises(kwargs):
+    with pytest.raises(TypeError, match='drop_path|epsilon'):
+        CycleNet(**kwargs)

@@ -1,0 +1,53 @@
+"""What all tests share."""
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parent.parent
+
+# Tests run side by side; more threads than cores would only wait.
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _same_start(monkeypatch):
+    monkeypatch.delenv('FORK_LAST3', raising=False)
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope='session')
+def root():
+    """The folder of the project."""
+    return ROOT
+
+
+@pytest.fixture(scope='session')
+def run_python():
+    """Run Python as a user would; give the finished process."""
+
+    def run(*args, expect=0, timeout=300):
+        done = subprocess.run(
+            [sys.executable, '-W', 'ignore', *map(str, args)], cwd=ROOT,
+            capture_output=True, text=True, timeout=timeout)
+        assert done.returncode == expect, done.stdout + done.stderr
+        return done
+
+    return run
+
+
+@pytest.fixture(scope='session')
+def drawn_data(tmp_path_factory):
+    """A few images of the demo's kind, in COCO and ADE20K form."""
+    spec = importlib.util.spec_from_file_location(
+        'draw_data', ROOT / 'demo' / 'draw_data.py')
+    draw_data = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(draw_data)
+    folder = tmp_path_factory.mktemp('data')
+    draw_data.draw_split(folder, 'train', 8, seed=0)
+    draw_data.draw_split(folder, 'val', 4, seed=1)
+    return folder

@@ -1,0 +1,103 @@
+"""The operator and the network from their formulas, slowly, on their own.
+
+Written from the paper's equations and the keys of the released files; shares
+no code with the package. The tests hold everything else to it.
+"""
+
+import torch
+import torch.nn.functional as F
+
+
+def cycle_fc(x, weight, bias, kernel_size):
+    """CycleFC, a channel at a time, on (N, C, H, W)."""
+    n, channels, height, width = x.shape
+    y = x.new_zeros(n, weight.shape[0], height, width)
+    size_h, size_w = kernel_size
+    for c in range(channels):
+        dy = (c + size_h // 2) % size_h - size_h // 2
+        dx = (c // size_h + size_w // 2) % size_w - size_w // 2
+        for i in range(height):
+            for j in range(width):
+                if 0 <= i + dy < height and 0 <= j + dx < width:
+                    y[:, :, i, j] += (
+                        weight[:, c, 0, 0] * x[:, c, i + dy, j + dx, None])
+    return y if bias is None else y + bias[:, None, None]
+
+
+def _linear(state, name, x):
+    return F.linear(x, state[f'{name}.weight'], state.get(f'{name}.bias'))
+
+
+def _norm(state, name, x):
+    weight = state[f'{name}.weight']
+    return F.layer_norm(x, weight.shape, weight, state[f'{name}.bias'], 1e-5)
+
+
+def _cycle(state, name, x, kernel_size):
+    y = cycle_fc(x.permute(0, 3, 1, 2), state[f'{name}.weight'],
+                 state[f'{name}.bias'], kernel_size)
+    return y.permute(0, 2, 3, 1)
+
+
+def mixer(state, name, x):
+    """Token mixer on (B, H, W, C)."""
+    h = _cycle(state, f'{name}.sfc_h', x, (1, 3))
+    w = _cycle(state, f'{name}.sfc_w', x, (3, 1))
+    c = _linear(state, f'{name}.mlp_c', x)
+    a = (h + w + c).flatten(1, 2).mean(1)
+    a = _linear(state, f'{name}.reweight.fc1', a)
+    a = _linear(state, f'{name}.reweight.fc2', F.gelu(a))
+    a = a.reshape(x.shape[0], x.shape[3], 3).permute(2, 0, 1).softmax(0)
+    a = a[:, :, None, None]
+    return _linear(state, f'{name}.proj', h * a[0] + w * a[1] + c * a[2])
+
+
+def stages(state, x, depths):
+    """Maps (B, H, W, C) after each stage, before any output norm."""
+    def conv(name, x, stride, padding):
+        y = F.conv2d(x.permute(0, 3, 1, 2), state[f'{name}.proj.weight'],
+                     state[f'{name}.proj.bias'], stride, padding)
+        return y.permute(0, 2, 3, 1)
+
+    x = conv('patch_embed', x.permute(0, 2, 3, 1), 4, 2)
+    maps = []
+    for i, depth in enumerate(depths):
+        if i > 0:
+            x = conv(f'network.{2 * i - 1}', x, 2, 1)
+        for j in range(depth):
+            name = f'network.{2 * i}.{j}'
+            x = x + mixer(state, f'{name}.attn',
+                          _norm(state, f'{name}.norm1', x))
+            y = _linear(state, f'{name}.mlp.fc1',
+                        _norm(state, f'{name}.norm2', x))
+            x = x + _linear(state, f'{name}.mlp.fc2', F.gelu(y))
+        maps.append(x)
+    return maps
+
+
+def backbone(state, x, depths, last3=False):
+    """Four maps (B, C, H, W)."""
+    maps = stages(state, x, depths)
+    return [(y if i == 0 and last3 else _norm(state, f'norm{2 * i}', y)
+             ).permute(0, 3, 1, 2) for i, y in enumerate(maps)]
+
+
+def classifier(state, x, depths):
+    """Logits (B, classes)."""
+    y = _norm(state, 'norm', stages(state, x, depths)[-1])
+    return _linear(state, 'head', y.flatten(1, 2).mean(1))
+
+
+def official_file(model):
+    """A checkpoint in the released layout, from a classifier."""
+    state = {}
+    for key, value in model.state_dict().items():
+        state[key] = value.clone()
+        if '.sfc_' in key and key.endswith('.weight'):
+            channels = value.shape[1]
+            delta = (torch.arange(channels) + 1) % 3 - 1
+            offset = torch.zeros(channels, 2)
+            offset[:, 1 if 'sfc_h' in key else 0] = delta.float()
+            state[key[:-len('weight')] + 'offset'] = offset.reshape(
+                1, 2 * channels, 1, 1)
+    return {'model': state}

@@ -1,0 +1,184 @@
+import pytest
+import torch
+from definition import cycle_fc as definition
+
+from mmcyclemlp.ops import cycle_fc, functional
+
+KERNELS = [(1, 3), (3, 1), (3, 3), (1, 1), (1, 7), (5, 3)]
+SHAPES = {
+    'odd': (2, 7, 5, 6),
+    'even': (1, 6, 4, 8),
+    'one-channel': (2, 1, 3, 3),
+    'lower-than-kernel': (2, 6, 1, 5),
+    'narrower-than-kernel': (2, 6, 5, 1),
+    'one-pixel': (1, 9, 1, 1),
+    'batch-0': (0, 6, 4, 4),
+}
+BACKENDS = ['torch', 'reference']
+
+
+def example(shape=(2, 7, 5, 6), out=4, dtype=torch.float64, device='cpu'):
+    x = torch.randn(shape, dtype=dtype, device=device)
+    weight = torch.randn(out, shape[1], 1, 1, dtype=dtype, device=device)
+    bias = torch.randn(out, dtype=dtype, device=device)
+    return x, weight, bias
+
+
+@pytest.mark.parametrize('backend', BACKENDS)
+@pytest.mark.parametrize('kernel', KERNELS, ids=str)
+@pytest.mark.parametrize('shape', SHAPES.values(), ids=SHAPES)
+def test_equals_definition(shape, kernel, backend):
+    x, weight, bias = example(shape)
+    for b in (bias, None):
+        y = cycle_fc(x, weight, b, kernel, backend=backend)
+        torch.testing.assert_close(
+            y, definition(x, weight, b, kernel), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize('kernel', KERNELS, ids=str)
+def test_gradients_equal_definition(kernel):
+    grads = []
+    grad = None
+    for function in (cycle_fc, definition):
+        torch.manual_seed(0)
+        inputs = [t.requires_grad_() for t in example()]
+        y = function(*inputs, kernel)
+        grad = torch.randn_like(y) if grad is None else grad
+        grads.append(torch.autograd.grad(y, inputs, grad))
+    for ours, theirs in zip(*grads):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+def test_gradcheck_to_second_order():
+    inputs = [t.requires_grad_() for t in example((1, 4, 3, 3), 2)]
+    assert torch.autograd.gradcheck(cycle_fc, inputs)
+    assert torch.autograd.gradgradcheck(cycle_fc, inputs)
+
+
+def test_moving_is_a_gather():
+    # The identity as weight: the values of x, untouched, infinities too.
+    x = torch.randint(-99, 99, (2, 9, 5, 5)).float()
+    x[0, 0, 2, 2] = float('inf')
+    weight = torch.eye(9).reshape(9, 9, 1, 1)
+    y = cycle_fc(x, weight, kernel_size=(1, 3), backend='torch')
+    # A product of the infinity with the zeros beside it is not a number.
+    rest = torch.ones(2, 5, 5, dtype=torch.bool)
+    rest[0, 2, 2] = False
+    for c in range(9):
+        delta = (c + 1) % 3 - 1
+        moved = torch.zeros_like(x[:, c])
+        if delta == 0:
+            moved = x[:, c]
+        elif delta == 1:
+            moved[..., :-1] = x[:, c, :, 1:]
+        else:
+            moved[..., 1:] = x[:, c, :, :-1]
+        assert torch.equal(y[:, c][rest], moved[rest])
+
+
+@pytest.mark.parametrize('layout', ['nchw', 'nhwc', 'sliced', 'expanded'])
+def test_memory_formats(layout):
+    x, weight, bias = example((2, 6, 5, 8))
+    if layout == 'nhwc':
+        x = x.to(memory_format=torch.channels_last)
+    elif layout == 'sliced':
+        x = x[:, :, 1:4, ::2]
+    elif layout == 'expanded':
+        x = x[:1].expand(3, -1, -1, -1)
+    y = cycle_fc(x, weight, bias)
+    torch.testing.assert_close(y, definition(x, weight, bias, (1, 3)))
+    if layout == 'nhwc':
+        assert y.is_contiguous(memory_format=torch.channels_last)
+    if layout == 'nchw':
+        assert y.is_contiguous()
+
+
+@pytest.mark.parametrize('layout', ['expanded', 'cut-from-cat'])
+def test_incoming_gradients_of_any_stride(layout):
+    x, weight, bias = example()
+    x.requires_grad_()
+    y = cycle_fc(x, weight, bias)
+    if layout == 'expanded':
+        grad = y.new_ones(1, 1, 1, 1).expand_as(y)
+    else:
+        grad = torch.cat([y.detach(), y.detach()], 1)[:, 2:6]
+    ours, = torch.autograd.grad(y, x, grad)
+    theirs, = torch.autograd.grad(
+        definition(x, weight, bias, (1, 3)), x, grad)
+    torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize('backend', BACKENDS)
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16,
+                                   torch.float16], ids=str)
+def test_dtypes(dtype, backend):
+    x, weight, bias = example()
+    expected = definition(x, weight, bias, (3, 1))
+    y = cycle_fc(x.to(dtype), weight.to(dtype), bias.to(dtype), (3, 1),
+                 backend=backend)
+    assert y.dtype == dtype
+    rounding = {torch.float32: 1e-5, torch.float16: 2e-2,
+                torch.bfloat16: 1e-1}[dtype]
+    torch.testing.assert_close(y.double(), expected, rtol=rounding,
+                               atol=rounding)
+
+
+@pytest.mark.parametrize('channels_last', [False, True])
+def test_autocast(channels_last):
+    x, weight, bias = example(dtype=torch.float32)
+    if channels_last:
+        x = x.to(memory_format=torch.channels_last)
+    x.requires_grad_()
+    with torch.autocast('cpu', torch.bfloat16):
+        y = cycle_fc(x, weight, bias)
+    assert y.dtype == torch.bfloat16
+    y.float().sum().backward()
+    assert x.grad.dtype == torch.float32
+
+
+def test_compile():
+    inputs = [t.requires_grad_() for t in example(dtype=torch.float32)]
+    y = torch.compile(cycle_fc)(*inputs)
+    expected = cycle_fc(*inputs)
+    torch.testing.assert_close(y, expected)
+    grads = torch.autograd.grad(y.square().sum(), inputs)
+    for ours, theirs in zip(
+            grads, torch.autograd.grad(expected.square().sum(), inputs)):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+@pytest.mark.parametrize('channels_last', [False, True])
+def test_gpu(channels_last):
+    x, weight, bias = example((2, 7, 9, 11), device='cuda')
+    if channels_last:
+        x = x.to(memory_format=torch.channels_last)
+    expected = definition(x.cpu(), weight.cpu(), bias.cpu(), (1, 3))
+    torch.testing.assert_close(cycle_fc(x, weight, bias).cpu(), expected)
+
+
+@pytest.mark.parametrize('change, message', [
+    (dict(x=torch.zeros(2, 7, 5)), r'\(N, C, H, W\).*\[2, 7, 5\]'),
+    (dict(weight=torch.zeros(4, 6, 1, 1)), r'weight.*\[4, 6, 1, 1\]'),
+    (dict(weight=torch.zeros(4, 7, 3, 3)), r'weight.*\[4, 7, 3, 3\]'),
+    (dict(bias=torch.zeros(5)), r'bias.*\[5\]'),
+    (dict(kernel_size=(2, 3)), r'odd.*\(2, 3\)'),
+    (dict(kernel_size=3), r'odd.*kernel_size=3'),
+    (dict(kernel_size=(1, 3, 1)), r'odd.*\(1, 3, 1\)'),
+    (dict(backend='cuda'), r"reference.*torch.*backend='cuda'"),
+])
+def test_errors_name_the_value(change, message):
+    x, weight, bias = example()
+    arguments = dict(x=x, weight=weight, bias=bias) | change
+    with pytest.raises(ValueError, match=message):
+        cycle_fc(**arguments)
+
+
+def test_backend_that_cannot_run_says_why(monkeypatch):
+    x, weight, bias = example()
+    implementation, _ = functional._BACKENDS['reference']
+    monkeypatch.setitem(functional._BACKENDS, 'reference',
+                        (implementation, lambda x: 'the moon is full'))
+    with pytest.raises(RuntimeError, match='reference.*the moon is full'):
+        cycle_fc(x, weight, bias, backend='reference')
+    cycle_fc(x, weight, bias)  # the best that can run is chosen all the same

@@ -1,0 +1,89 @@
+"""Train a detector or a segmentor from its config.
+
+    python tools/train.py configs/retinanet/retinanet_cyclemlp-b1_fpn_1x_coco.py
+"""
+
+import argparse
+import os
+import sys
+
+from mmengine.config import DictAction
+
+from mmcyclemlp.backbones import CheckpointError
+from mmcyclemlp.engine.data_checks import check_data
+from mmcyclemlp.engine.errors import UserError
+from mmcyclemlp.engine.launch import build_runner, read_config
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(
+        description='Train a detector (mmdet) or a segmentor (mmseg).')
+    parser.add_argument('config', help='config file')
+    parser.add_argument(
+        '--work-dir', help='where checkpoints and logs go '
+        '(default: work_dirs/<name of the config>)')
+    parser.add_argument(
+        '--resume', nargs='?', const='auto', metavar='PATH|auto',
+        help='continue a run from a checkpoint, or from the last one in '
+        'the work dir if there is any')
+    parser.add_argument(
+        '--amp', action='store_true', help='mixed precision (needs a GPU)')
+    parser.add_argument(
+        '--auto-scale-lr', action='store_true',
+        help="scale the learning rate by the batch size, from the config's "
+        'auto_scale_lr.base_batch_size')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+        help='values that win over the config, e.g. '
+        'train_dataloader.batch_size=4')
+    parser.add_argument(
+        '--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none', help='how several processes were started')
+    parser.add_argument('--local-rank', '--local_rank', type=int, default=0,
+                        help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    return args
+
+
+def main():
+    args = parse_args()
+    cfg = read_config(args.config, args.work_dir, args.launcher,
+                      args.cfg_options)
+    if args.amp:
+        use_amp(cfg)
+    if args.auto_scale_lr:
+        if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+            raise UserError(
+                f'--auto-scale-lr: {args.config} does not say for which '
+                'batch size its learning rate is; set '
+                'auto_scale_lr=dict(base_batch_size=...)')
+        cfg.auto_scale_lr.enable = True
+    if args.resume:
+        cfg.resume = True
+        # None: mmengine looks in the work dir, and starts anew if empty.
+        cfg.load_from = None if args.resume == 'auto' else args.resume
+    check_data(cfg, ('train', 'val'))
+    build_runner(cfg).train()
+
+
+def use_amp(cfg):
+    import torch
+
+    if not torch.cuda.is_available():
+        raise UserError(
+            "--amp: mmengine's mixed precision needs a GPU and there is "
+            'none; leave --amp out')
+    kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
+    if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
+        raise UserError(
+            f'--amp: optim_wrapper.type is {kind}, which is not OptimWrapper')
+    cfg.optim_wrapper.type = 'AmpOptimWrapper'
+    cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+
+
+if __name__ == '__main__':
+    try:
+        main()
+    except (UserError, CheckpointError) as error:
+        sys.exit(f'error: {error}')
