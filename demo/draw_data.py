@@ -11,6 +11,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from pycocotools import mask as coco_mask
 
 SHAPES = ('disc', 'square', 'triangle', 'star', 'ring')
 # Label maps: 0 is unlabelled, then the two grounds and the shapes.
@@ -92,18 +93,15 @@ def annotations(things, image_id):
     for index, mask in things:
         if mask.sum() < 60:
             continue
-        contours, _ = cv2.findContours(
-            mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-        polygons = [contour.ravel().tolist() for contour in contours
-                    if len(contour) > 3]
-        if not polygons:
-            continue
+        # Run lengths rather than polygons: a ring has a hole.
+        rle = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
+        rle['counts'] = rle['counts'].decode()
         y, x = np.nonzero(mask)
         box = [x.min(), y.min(), x.max() - x.min() + 1, y.max() - y.min() + 1]
         yield dict(
             image_id=image_id, category_id=index + 1, iscrowd=0,
             bbox=[int(value) for value in box], area=int(mask.sum()),
-            segmentation=polygons)
+            segmentation=rle)
 
 
 def draw_split(root, split, number, seed):

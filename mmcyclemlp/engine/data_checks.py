@@ -95,6 +95,14 @@ def _check_dataset(dataset, split, registry):
     names = {base.__name__ for base in kind.__mro__}
     if 'CocoDataset' in names and dataset.get('ann_file'):
         _check_coco(ann_file, classes, option)
+    if 'BaseSegDataset' in names:
+        foreign = set(classes or ()) - set(metainfo.get('classes', classes)
+                                           or ())
+        if foreign:
+            raise UserError(
+                f'{option}.metainfo.classes has {_some(sorted(foreign))}, '
+                f"which {dataset['type']} does not have: it takes a choice "
+                "of its own classes; use type='BaseSegDataset' for others")
     if 'BaseSegDataset' in names and not dataset.get('ann_file'):
         _check_label_files(folders, dataset, metainfo, kind, option)
     return classes

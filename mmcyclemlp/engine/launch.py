@@ -45,27 +45,32 @@ def read_config(path, work_dir=None, launcher='none', options=None):
         cfg.work_dir = osp.join('work_dirs', osp.splitext(
             osp.basename(path))[0])
     cfg.launcher = launcher
-    if not torch.cuda.is_available():
-        _fit_to_cpu(cfg)
+    if launcher == 'pytorch' and not torch.cuda.is_available():
+        _distribute_on_cpu(cfg)
     return cfg
 
 
-def _fit_to_cpu(cfg):
-    """SyncBN and NCCL are for GPUs; BN and gloo do the same on a CPU."""
+def _distribute_on_cpu(cfg):
+    """Several processes without a GPU, which mmengine does not foresee."""
+    if not is_distributed():
+        torch.distributed.init_process_group('gloo')
+    cfg.model_wrapper_cfg = dict(
+        type='MMDistributedDataParallel', device_ids=None,
+        broadcast_buffers=False,
+        find_unused_parameters=cfg.get('find_unused_parameters', False))
 
     def replace(node):
+        # SyncBN is for GPUs.
         if isinstance(node, dict):
             if node.get('type') == 'SyncBN':
                 node['type'] = 'BN'
-            node = node.values()
-        if not isinstance(node, str) and hasattr(node, '__iter__'):
+            for value in node.values():
+                replace(value)
+        elif isinstance(node, (list, tuple)):
             for value in node:
                 replace(value)
 
     replace(cfg.model)
-    # mmengine would select a GPU; it takes a group that is there already.
-    if cfg.launcher == 'pytorch' and not is_distributed():
-        torch.distributed.init_process_group('gloo')
 
 
 def build_runner(cfg):

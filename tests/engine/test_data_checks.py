@@ -124,3 +124,9 @@ def test_unknown_dataset(root, data):
     cfg = config(root, 'upernet', data)
     cfg.train_dataloader.dataset.type = 'ADEDataset'
     refuse(cfg, "'ADEDataset'.*custom_imports")
+
+
+def test_foreign_classes_of_a_segmentation_dataset(root, data):
+    cfg = config(root, 'upernet', data)
+    cfg.train_dataloader.dataset.type = 'ADE20KDataset'
+    refuse(cfg, r"has disc, ring.*ADE20KDataset.*type='BaseSegDataset'")

@@ -1,0 +1,205 @@
+"""The commands as a user types them, on a few drawn images."""
+
+import pickle
+import subprocess
+import sys
+
+import definition
+import pytest
+import torch
+
+from mmcyclemlp import CycleNet
+
+OVERRIDES = """
+_base_ = '{root}/demo/{name}.py'
+train_dataloader = dict(
+    batch_size=2, num_workers=0, persistent_workers=False,
+    dataset=dict(data_root='{data}'))
+val_dataloader = dict(
+    num_workers=0, persistent_workers=False, dataset=dict(data_root='{data}'))
+test_dataloader = val_dataloader
+default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=1))
+"""
+LENGTH = dict(
+    mask_rcnn="""
+val_evaluator = dict(ann_file='{data}/annotations/instances_val.json')
+test_evaluator = val_evaluator
+train_dataloader['dataset']['indices'] = 4
+train_cfg = dict(max_epochs=1, val_interval=1)
+param_scheduler = None
+""",
+    upernet="""
+train_cfg = dict(max_iters=2, val_interval=2)
+param_scheduler = None
+""")
+
+
+@pytest.fixture
+def config(root, drawn_data, tmp_path):
+    """Make a short config that inherits one of the demo's."""
+
+    def make(name, more=''):
+        text = (OVERRIDES + LENGTH[name] + more).format(
+            root=root, name=name, data=drawn_data)
+        path = tmp_path / f'{name}.py'
+        path.write_text(text)
+        return path
+
+    return make
+
+
+def log_of(done):
+    return done.stdout + done.stderr
+
+
+def test_detector(config, run_python, tmp_path):
+    cfg, work = config('mask_rcnn'), tmp_path / 'work'
+    run_python('tools/train.py', cfg, '--work-dir', work)
+    assert (work / 'epoch_1.pth').is_file()
+    done = run_python(
+        'tools/train.py', cfg, '--work-dir', work, '--resume',
+        '--cfg-options', 'train_cfg.max_epochs=2')
+    assert 'resumed epoch: 1' in log_of(done)
+    assert '[1][' not in log_of(done) and '[2][2/2]' in log_of(done)
+    pictures, out = tmp_path / 'pictures', tmp_path / 'out.pkl'
+    done = run_python(
+        'tools/test.py', cfg, work / 'epoch_2.pth', '--work-dir', work,
+        '--show-dir', pictures, '--out', out)
+    assert 'coco/bbox_mAP: ' in log_of(done)
+    assert 'coco/segm_mAP: ' in log_of(done)
+    assert len(list(pictures.rglob('*.jpg'))) == 4
+    predictions = pickle.loads(out.read_bytes())
+    assert len(predictions) == 4 and 'pred_instances' in predictions[0]
+
+
+def test_segmentor(config, run_python, tmp_path):
+    # SyncBN is in its config, and there is no GPU.
+    cfg, work = config('upernet'), tmp_path / 'work'
+    run_python('tools/train.py', cfg, '--work-dir', work)
+    done = run_python(
+        'tools/train.py', cfg, '--work-dir', work, '--resume',
+        work / 'iter_2.pth', '--cfg-options', 'train_cfg.max_iters=3')
+    assert 'resumed epoch: 0, iter: 2' in log_of(done)
+    pictures, out = tmp_path / 'pictures', tmp_path / 'out'
+    done = run_python(
+        'tools/test.py', cfg, work / 'iter_3.pth', '--work-dir', work,
+        '--show-dir', pictures, '--out', out, '--tta', '--cfg-options',
+        'tta_pipeline.1.transforms.0.0.scale_factor=1.0')
+    assert 'mIoU: ' in log_of(done)
+    assert len(list(pictures.rglob('*.png'))) == 4
+    assert sorted(p.name for p in out.iterdir()) == [
+        f'{i:04d}.png' for i in range(4)]
+
+
+def test_two_processes(config, root, tmp_path):
+    cfg, work = config('upernet'), tmp_path / 'work'
+    done = subprocess.run(
+        ['bash', 'tools/dist_train.sh', '2', str(cfg), '--work-dir',
+         str(work)], cwd=root, capture_output=True, text=True, timeout=300,
+        env={'PATH': f'{sys.prefix}/bin:/usr/bin:/bin',
+             'OMP_NUM_THREADS': '1'})
+    assert done.returncode == 0, log_of(done)
+    assert (work / 'iter_2.pth').is_file()
+
+
+def test_load_from_an_official_file(config, run_python, root, tmp_path):
+    from mmengine.config import Config
+
+    arch = Config.fromfile(config('upernet')).model.backbone.arch
+    classifier = CycleNet(arch, fork_feat=False, num_classes=3)
+    torch.save(definition.official_file(classifier), tmp_path / 'official.pth')
+    # A learning rate of 0, so that the weights are to be seen afterwards.
+    done = run_python(
+        'tools/train.py', config('upernet'), '--work-dir', tmp_path / 'work',
+        '--cfg-options', f'load_from={tmp_path}/official.pth',
+        'optim_wrapper.optimizer.lr=0.')
+    number = len(CycleNet(arch).state_dict()) - 8
+    assert f'{number} tensors loaded' in log_of(done)
+    trained = torch.load(tmp_path / 'work' / 'iter_2.pth',
+                         weights_only=False)['state_dict']
+    key = 'network.4.1.attn.sfc_h.weight'
+    assert torch.equal(trained[f'backbone.{key}'],
+                       classifier.state_dict()[key])
+
+
+class Payload:
+
+    def __reduce__(self):
+        import os
+
+        return os.system, ('echo bird > canary', )
+
+
+@pytest.mark.parametrize('tool, what, message', [
+    ('train', 'no config', 'there is no config file gone.py'),
+    ('train', 'bad config', r'NameError'),
+    ('train', 'no data', "which does not exist"),
+    ('train', 'class count', 'num_classes is 9'),
+    ('train', 'amp', '--amp: '),
+    ('train', 'no base batch', '--auto-scale-lr: '),
+    ('train', 'no pretrained', 'there is no checkpoint file gone.pth'),
+    ('train', 'no load_from', 'there is no checkpoint file gone.pth'),
+    ('train', 'no resume', 'there is no checkpoint file gone.pth'),
+    ('train', 'hostile', 'is refused'),
+    ('test', 'no checkpoint', 'there is no checkpoint file gone.pth'),
+    ('test', 'hostile', 'is refused'),
+    ('test', 'damaged', 'is damaged or not a checkpoint'),
+    ('test', 'no tta', '--tta: '),
+    ('test', 'out', '--out '),
+])
+def test_mistakes_end_in_one_line(tool, what, message, config, run_python,
+                                  tmp_path):
+    if what == 'amp' and torch.cuda.is_available():
+        pytest.skip('there is a GPU')
+    checkpoint = tmp_path / 'file.pth'
+    if what == 'hostile':
+        torch.save(Payload(), checkpoint)
+    elif what == 'damaged':
+        checkpoint.write_bytes(b'PK\x03\x04 cut short')
+    else:
+        torch.save({'state_dict': {}}, checkpoint)
+    name = 'upernet' if what == 'class count' else 'mask_rcnn'
+    cfg = config(name, 'x = undefined\n' if what == 'bad config' else '')
+    args, options = [], []
+    if tool == 'test':
+        args = ['gone.pth' if what == 'no checkpoint' else checkpoint]
+    if what == 'no config':
+        cfg = 'gone.py'
+    elif what == 'no data':
+        options = ['train_dataloader.dataset.data_root=gone']
+    elif what == 'class count':
+        options = ['model.decode_head.num_classes=9']
+    elif what == 'amp':
+        args = ['--amp']
+    elif what == 'no base batch':
+        args = ['--auto-scale-lr']
+        cfg.write_text(cfg.read_text() + 'auto_scale_lr = dict('
+                       '_delete_=True, enable=False)\n')
+    elif what == 'no pretrained':
+        cfg.write_text(cfg.read_text() + "model = dict(backbone=dict("
+                       "init_cfg=dict(_delete_=True, type='Pretrained', "
+                       "checkpoint='gone.pth')))\n")
+    elif what == 'no load_from':
+        options = ['load_from=gone.pth']
+    elif what == 'no resume':
+        args = ['--resume', 'gone.pth']
+    elif what == 'hostile' and tool == 'train':
+        args = ['--resume', checkpoint]
+    elif what == 'no tta':
+        args += ['--tta']
+    elif what == 'out':
+        args += ['--out', 'predictions.json']
+    if options:
+        args += ['--cfg-options', *options]
+    done = run_python(f'tools/{tool}.py', cfg, *args, '--work-dir',
+                      tmp_path / 'work', expect=1)
+    last = done.stderr.strip().split('\n')[-1]
+    assert last.startswith('error: ') and message in last, log_of(done)
+    assert 'Traceback' not in log_of(done)
+    assert not (tmp_path / 'canary').exists()
+
+
+@pytest.mark.parametrize('tool', ['train', 'test'])
+def test_help(tool, run_python):
+    text = run_python(f'tools/{tool}.py', '--help').stdout
+    assert '--cfg-options' in text and '--work-dir' in text
