@@ -19,7 +19,7 @@ model = dict(
         feat_channels=64,
         anchor_generator=dict(scales=[4])),
     roi_head=dict(
-        bbox_roi_extractor=dict(out_channels=64),
+        bbox_roi_extractor=dict(out_channels=64, finest_scale=28),
         bbox_head=dict(
             in_channels=64, fc_out_channels=256, num_classes=5),
         mask_roi_extractor=dict(out_channels=64),
@@ -27,6 +27,7 @@ model = dict(
             num_convs=2,
             in_channels=64,
             conv_out_channels=64,
+            norm_cfg=dict(type='GN', num_groups=8),
             num_classes=5)),
     train_cfg=dict(
         rpn_proposal=dict(nms_pre=300, max_per_img=100),
@@ -55,7 +56,7 @@ test_pipeline = [
                    'scale_factor')),
 ]
 train_dataloader = dict(
-    batch_size=8,
+    batch_size=4,
     num_workers=1,
     dataset=dict(
         data_root=data_root,
@@ -76,7 +77,7 @@ val_evaluator = dict(ann_file=data_root + 'annotations/instances_val.json')
 test_evaluator = val_evaluator
 
 train_cfg = dict(max_epochs=7, val_interval=7)
-optim_wrapper = dict(optimizer=dict(lr=1e-3))
+optim_wrapper = dict(optimizer=dict(lr=4e-4), clip_grad=dict(max_norm=5.))
 param_scheduler = [
     dict(
         type='LinearLR', start_factor=0.05, by_epoch=False, begin=0, end=40),

@@ -1,6 +1,6 @@
 """Train a detector or a segmentor from its config.
 
-    python tools/train.py configs/retinanet/retinanet_cyclemlp-b1_fpn_1x_coco.py
+    python tools/train.py CONFIG --work-dir work_dirs/mine
 """
 
 import argparse

@@ -275,8 +275,8 @@ class CycleNet(nn.Module):
                  skip_lam=1.,
                  frozen_stages=-1,
                  with_cp=False,
-                 norm_cfg=dict(type='LN', eps=1e-5),  # noqa: B006, C408
-                 act_cfg=dict(type='GELU'),  # noqa: B006, C408
+                 norm_cfg=dict(type='LN', eps=1e-5),  # noqa: B006
+                 act_cfg=dict(type='GELU'),  # noqa: B006
                  init_cfg=None):
         super().__init__()
         settings = self._resolve_arch(arch)
@@ -357,7 +357,7 @@ class CycleNet(nn.Module):
     def _resolve_out_indices(self, out_indices):
         indices = tuple(out_indices)
         if not indices or list(indices) != sorted(set(indices)) or not (
-                0 <= indices[0] and indices[-1] < self.num_stages):
+                indices[0] >= 0 and indices[-1] < self.num_stages):
             raise ValueError(
                 'CycleNet: out_indices are ascending stages, 0 to '
                 f'{self.num_stages - 1}, got {out_indices}')

@@ -7,7 +7,7 @@ count that does not fit in the middle of a step.
 import inspect
 import json
 import os.path as osp
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 from mmengine.fileio import list_from_file
@@ -108,7 +108,7 @@ def _check_dataset(dataset, split, registry):
     return classes
 
 
-@lru_cache(maxsize=None)
+@cache
 def _coco_categories(ann_file):
     """Category names of a COCO file, and whether it has images."""
     try:

@@ -9,8 +9,11 @@ from mmengine.logging.history_buffer import HistoryBuffer
 from mmengine.registry import RUNNERS, init_default_scope
 from mmengine.runner import CheckpointLoader, Runner
 
-from ..backbones.checkpoint import (CheckpointError, find_state_dict,
-                                    read_checkpoint)
+from ..backbones.checkpoint import (
+    CheckpointError,
+    find_state_dict,
+    read_checkpoint,
+)
 from .errors import UserError
 
 

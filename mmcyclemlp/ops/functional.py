@@ -65,13 +65,13 @@ def cycle_fc(
 
 def _check_kernel_size(kernel_size: tuple[int, int]) -> tuple[int, int]:
     """Return the kernel as a pair of ints, or say what is wrong with it."""
-    sizes = tuple(kernel_size) if isinstance(kernel_size, (tuple, list)) else ()
+    sizes = kernel_size if isinstance(kernel_size, (tuple, list)) else ()
     if len(sizes) != 2 or any(
             not isinstance(s, int) or s < 1 or s % 2 == 0 for s in sizes):
         raise ValueError(
             'cycle_fc takes kernel_size as two odd positive integers '
             f'(S_H, S_W), got {kernel_size=}')
-    return sizes
+    return tuple(sizes)
 
 
 def _implementation(x: Tensor, backend: str | None):
