@@ -21,7 +21,12 @@ model = dict(
     roi_head=dict(
         bbox_roi_extractor=dict(out_channels=64, finest_scale=28),
         bbox_head=dict(
-            in_channels=64, fc_out_channels=256, num_classes=5),
+            type='Shared4Conv1FCBBoxHead',
+            in_channels=64,
+            conv_out_channels=64,
+            fc_out_channels=256,
+            norm_cfg=dict(type='GN', num_groups=8),
+            num_classes=5),
         mask_roi_extractor=dict(out_channels=64),
         mask_head=dict(
             num_convs=2,
@@ -77,7 +82,7 @@ val_evaluator = dict(ann_file=data_root + 'annotations/instances_val.json')
 test_evaluator = val_evaluator
 
 train_cfg = dict(max_epochs=7, val_interval=7)
-optim_wrapper = dict(optimizer=dict(lr=4e-4), clip_grad=dict(max_norm=5.))
+optim_wrapper = dict(optimizer=dict(lr=1e-3), clip_grad=dict(max_norm=5.))
 param_scheduler = [
     dict(
         type='LinearLR', start_factor=0.05, by_epoch=False, begin=0, end=40),

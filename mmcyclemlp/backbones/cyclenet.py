@@ -226,8 +226,8 @@ class CycleNet(nn.Module):
         x (Tensor): Image of shape (B, in_channels, H, W).
 
     Returns:
-        tuple[Tensor] | Tensor: Maps (B, embed_dims[i], H_i, W_i) of the
-        stages in ``out_indices``, strides 4, 8, 16, 32; with
+        tuple[Tensor] | Tensor: Contiguous maps (B, embed_dims[i], H_i, W_i)
+        of the stages in ``out_indices``, strides 4, 8, 16, 32; with
         ``fork_feat=False`` logits (B, num_classes).
 
     Raises:
@@ -432,7 +432,9 @@ class CycleNet(nn.Module):
             if self.fork_feat and place % 2 == 0 and (
                     place // 2 in self.out_indices):
                 out = getattr(self, f'norm{place}')(x)
-                outs.append(out.permute(0, 3, 1, 2))
+                # Heads get plain memory: mmcv's RoIAlign on the CPU reads
+                # channels-last maps wrongly, without an error.
+                outs.append(out.permute(0, 3, 1, 2).contiguous())
         if self.fork_feat:
             return tuple(outs)
         return self.head(self.norm(x).mean(dim=(1, 2)))

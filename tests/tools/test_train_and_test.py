@@ -1,10 +1,13 @@
 """The commands as a user types them, on a few drawn images."""
 
 import pickle
+import re
 import subprocess
 import sys
 
+import cv2
 import definition
+import numpy as np
 import pytest
 import torch
 
@@ -72,7 +75,7 @@ def test_detector(config, run_python, tmp_path):
     assert len(predictions) == 4 and 'pred_instances' in predictions[0]
 
 
-def test_segmentor(config, run_python, tmp_path):
+def test_segmentor(config, run_python, drawn_data, tmp_path):
     # SyncBN is in its config, and there is no GPU.
     cfg, work = config('upernet'), tmp_path / 'work'
     run_python('tools/train.py', cfg, '--work-dir', work)
@@ -87,8 +90,26 @@ def test_segmentor(config, run_python, tmp_path):
         'tta_pipeline.1.transforms.0.0.scale_factor=1.0')
     assert 'mIoU: ' in log_of(done)
     assert len(list(pictures.rglob('*.png'))) == 4
-    assert sorted(p.name for p in out.iterdir()) == [
-        f'{i:04d}.png' for i in range(4)]
+    # The label maps that were kept, as in the files: 0 is unlabelled.
+    said = float(re.findall(r'mIoU: ([0-9.]+)', log_of(done))[-1])
+    assert said == pytest.approx(mean_iou(
+        out, drawn_data / 'annotations' / 'val', 7), abs=0.01)
+
+
+def mean_iou(predictions, labels, num_classes):
+    """mIoU in percent of maps whose classes are 1 to ``num_classes``."""
+    names = sorted(path.name for path in labels.iterdir())
+    assert names == sorted(path.name for path in predictions.iterdir())
+    ours, theirs = (
+        np.stack([cv2.imread(str(folder / name), cv2.IMREAD_UNCHANGED)
+                  for name in names]) for folder in (predictions, labels))
+    labelled = theirs > 0
+    ious = []
+    for c in range(1, num_classes + 1):
+        a, b = ours[labelled] == c, theirs[labelled] == c
+        if (a | b).any():
+            ious.append(100 * (a & b).sum() / (a | b).sum())
+    return np.mean(ious)
 
 
 def test_two_processes(config, root, tmp_path):
