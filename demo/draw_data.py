@@ -1,8 +1,9 @@
 """Draw a small data set: COCO boxes and masks, and ADE20K label maps.
 
-Shapes lie on textured ground under a textured wall, and hide one another.
-Every colour and every texture occurs with every class, so that only the form
-(of a shape) or the place and grain (of the ground) tells what a thing is.
+Shapes lie on textured floors before textured walls, and hide one another. A
+shape has the form and the grain of its class, in any two colours; floors and
+walls have any grain, so that neither colour nor grain alone tells what a thing
+is.
 """
 
 import argparse
@@ -19,23 +20,33 @@ SEG_CLASSES = ('wall', 'floor', *SHAPES)
 SIZE = 128
 
 
-def texture(rng):
-    """Random colours in stripes, checks, dots or noise: (SIZE, SIZE, 3)."""
+def texture(rng, kind):
+    """Stripes, checks, dots, blotches or circles in two random colours.
+
+    Args:
+        rng (np.random.Generator): Where chance comes from.
+        kind (int): 0 to 4, as listed above.
+
+    Returns:
+        np.ndarray: (SIZE, SIZE, 3), values 30 to 225.
+    """
     low, high = rng.integers(30, 226, (2, 3))
     y, x = np.mgrid[:SIZE, :SIZE]
-    period = rng.integers(6, 14)
-    kind = rng.integers(4)
+    period = rng.integers(6, 12)
     if kind == 0:
         angle = rng.uniform(0, np.pi)
         wave = (x * np.cos(angle) + y * np.sin(angle)) / period
-        grain = np.floor(wave) % 2
+        grain = np.floor(2 * wave) % 2
     elif kind == 1:
-        grain = (x // period + y // period) % 2
+        grain = (x // (period // 2) + y // (period // 2)) % 2
     elif kind == 2:
         grain = (x % period - period / 2)**2 + (y % period - period / 2)**2
         grain = grain < (period / 3)**2
-    else:
+    elif kind == 3:
         grain = cv2.resize(rng.random((SIZE // 4, SIZE // 4)), (SIZE, SIZE))
+    else:
+        centre = rng.integers(0, SIZE, 2)
+        grain = np.hypot(x - centre[0], y - centre[1]) / period * 2 % 2 < 1
     return low + grain[..., None] * (high - low)
 
 
@@ -62,8 +73,8 @@ def draw(rng):
         uint8, and a list of (class index, visible mask).
     """
     horizon = int(rng.integers(SIZE // 4, SIZE * 3 // 4))
-    image = texture(rng) * 0.6 + 60
-    image[horizon:] = texture(rng)[horizon:] * 0.5
+    image = texture(rng, rng.integers(5)) * 0.4 + 120
+    image[horizon:] = texture(rng, rng.integers(5))[horizon:] * 0.4
     label = np.full((SIZE, SIZE), 1, np.uint8)
     label[horizon:] = 2
     # A strip along the horizon belongs to neither: unlabelled.
@@ -71,7 +82,7 @@ def draw(rng):
     things = []
     for _ in range(rng.integers(2, 6)):
         index = int(rng.integers(len(SHAPES)))
-        radius = int(rng.integers(12, 30))
+        radius = int(rng.integers(16, 34))
         centre = rng.integers(radius // 2, SIZE - radius // 2, 2)
         mask = np.zeros((SIZE, SIZE), np.uint8)
         points = outline(SHAPES[index], centre, radius,
@@ -80,7 +91,7 @@ def draw(rng):
         if SHAPES[index] == 'ring':
             cv2.circle(mask, centre.tolist(), radius // 2, 0, -1)
         mask = mask.astype(bool)
-        image[mask] = texture(rng)[mask]
+        image[mask] = texture(rng, index)[mask]
         label[mask] = len(SEG_CLASSES) - len(SHAPES) + 1 + index
         things = [(i, below & ~mask) for i, below in things]
         things.append((index, mask))

@@ -35,7 +35,7 @@ test_pipeline = [
     dict(type='PackSegInputs'),
 ]
 train_dataloader = dict(
-    batch_size=8,
+    batch_size=4,
     num_workers=1,
     dataset=dict(
         type='BaseSegDataset',
@@ -57,15 +57,15 @@ val_dataloader = dict(
         pipeline=test_pipeline))
 test_dataloader = val_dataloader
 
-train_cfg = dict(max_iters=300, val_interval=300)
-optim_wrapper = dict(optimizer=dict(lr=1e-3))
+train_cfg = dict(max_iters=1200, val_interval=1200)
+optim_wrapper = dict(optimizer=dict(lr=3e-3))
 param_scheduler = [
     dict(
         type='LinearLR', start_factor=0.05, by_epoch=False, begin=0, end=40),
     dict(
         type='PolyLR', power=0.9, eta_min=0., by_epoch=False, begin=40,
-        end=300),
+        end=1200),
 ]
 default_hooks = dict(
-    logger=dict(interval=25), checkpoint=dict(interval=300))
+    logger=dict(interval=50), checkpoint=dict(interval=1200))
 randomness = dict(seed=0)

@@ -30,10 +30,10 @@ def root():
 def run_python():
     """Run Python as a user would; give the finished process."""
 
-    def run(*args, expect=0, timeout=300):
+    def run(*args, expect=0, cwd=ROOT):
         done = subprocess.run(
-            [sys.executable, '-W', 'ignore', *map(str, args)], cwd=ROOT,
-            capture_output=True, text=True, timeout=timeout)
+            [sys.executable, '-W', 'ignore', *map(str, args)], cwd=cwd,
+            capture_output=True, text=True, timeout=300)
         assert done.returncode == expect, done.stdout + done.stderr
         return done
 

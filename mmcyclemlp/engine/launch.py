@@ -122,7 +122,7 @@ def _allowed():
 
     import numpy as np
 
-    core = getattr(np, '_core', None) or np.core
+    core = np.core if np.__version__.startswith('1.') else np._core
     allowed = {
         'mmengine.logging.history_buffer.HistoryBuffer': HistoryBuffer,
         '_codecs.encode': _codecs.encode,

@@ -112,6 +112,8 @@ def test_incoming_gradients_of_any_stride(layout):
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16,
                                    torch.float16], ids=str)
 def test_dtypes(dtype, backend):
+    if dtype == torch.float16 and torch.__version__ < '2.2':
+        pytest.skip('torch 2.1 has no half precision products on the CPU')
     x, weight, bias = example()
     expected = definition(x, weight, bias, (3, 1))
     y = cycle_fc(x.to(dtype), weight.to(dtype), bias.to(dtype), (3, 1),
