@@ -81,6 +81,8 @@ def keep_pictures(cfg, folder, is_segmentor):
             '--show-dir: the config has no default_hooks.visualization')
     hook.draw = True
     if is_segmentor:
+        # mmsegmentation 1.2 would draw every 50th batch.
+        hook.interval = 1
         cfg.visualizer.save_dir = folder
     else:
         hook.test_out_dir = os.path.abspath(folder)

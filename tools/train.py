@@ -8,11 +8,16 @@ import os
 import sys
 
 from mmengine.config import DictAction
+from mmengine.runner import find_latest_checkpoint
 
 from mmcyclemlp.backbones import CheckpointError
 from mmcyclemlp.engine.data_checks import check_data
 from mmcyclemlp.engine.errors import UserError
-from mmcyclemlp.engine.launch import build_runner, read_config
+from mmcyclemlp.engine.launch import (
+    build_runner,
+    read_config,
+    use_backbone_file,
+)
 
 
 def parse_args():
@@ -60,9 +65,12 @@ def main():
                 'auto_scale_lr=dict(base_batch_size=...)')
         cfg.auto_scale_lr.enable = True
     if args.resume:
-        cfg.resume = True
-        # None: mmengine looks in the work dir, and starts anew if empty.
-        cfg.load_from = None if args.resume == 'auto' else args.resume
+        path = (find_latest_checkpoint(cfg.work_dir)
+                if args.resume == 'auto' else args.resume)
+        if path is not None:
+            cfg.resume, cfg.load_from = True, path
+    if not cfg.get('resume'):
+        use_backbone_file(cfg)
     check_data(cfg, ('train', 'val'))
     build_runner(cfg).train()
 

@@ -26,6 +26,10 @@ class CheckpointError(RuntimeError):
     """A checkpoint cannot be read safely, or does not fit the network."""
 
 
+class NotCycleNetError(CheckpointError):
+    """A checkpoint holds tensors, but no CycleNet."""
+
+
 # What the pickle of a file of tensors needs. Storages are resolved by
 # torch.load itself.
 _TENSORS = {
@@ -202,7 +206,7 @@ def find_state_dict(checkpoint, prefix=None):
         found = sorted(key[:-len(stem)] for key in state
                        if key == stem or key.endswith('.' + stem))
         if not found:
-            raise CheckpointError(
+            raise NotCycleNetError(
                 f'not a CycleNet: no {stem} in it; its keys begin '
                 f'{sorted(state)[:4]}')
         if len(found) > 1:

@@ -1,6 +1,7 @@
 """From a config to a runner, as train and test commands need it."""
 
 import os.path as osp
+from pickle import UnpicklingError
 
 import torch
 from mmengine.config import Config, ConfigDict
@@ -10,7 +11,7 @@ from mmengine.registry import RUNNERS, init_default_scope
 from mmengine.runner import CheckpointLoader, Runner
 
 from ..backbones.checkpoint import (
-    CheckpointError,
+    NotCycleNetError,
     find_state_dict,
     read_checkpoint,
 )
@@ -76,39 +77,40 @@ def _distribute_on_cpu(cfg):
     replace(cfg.model)
 
 
-def build_runner(cfg):
-    """Build the runner; checkpoints are read without unpickling code.
+def use_backbone_file(cfg):
+    """Turn a ``load_from`` that is a backbone alone into its ``init_cfg``.
 
-    A ``load_from`` that is a file of the backbone alone becomes the
-    backbone's ``init_cfg``, since a whole model would take nothing from it.
+    A whole model would take nothing from such a file.
 
     Raises:
-        UserError: ``load_from`` is for a model without ``backbone``.
-        CheckpointError: A checkpoint cannot be read safely.
+        UserError: The model has no ``backbone``.
+        CheckpointError: The file cannot be read safely.
     """
+    if not cfg.get('load_from'):
+        return
+    try:
+        _, layout = find_state_dict(_load_checkpoint(cfg.load_from))
+    except NotCycleNetError:
+        return  # another network's, for mm to load
+    if 'prefix' in layout:
+        return
+    if 'backbone' not in cfg.model:
+        raise UserError(
+            f'load_from {cfg.load_from} is a backbone, and the model of the '
+            "config has no 'backbone'")
+    cfg.model.backbone.init_cfg = ConfigDict(
+        type='Pretrained', checkpoint=cfg.load_from)
+    cfg.load_from = None
+
+
+def build_runner(cfg):
+    """Build the runner; checkpoints are read without unpickling code."""
     CheckpointLoader.register_scheme(
         ('', 'http://', 'https://'), _load_checkpoint, force=True)
     init_default_scope(cfg.get('default_scope', 'mmengine'))
-    if cfg.get('load_from') and _is_backbone_alone(cfg.load_from):
-        if 'backbone' not in cfg.model:
-            raise UserError(
-                f'load_from {cfg.load_from} is a backbone, and the model of '
-                "the config has no 'backbone'")
-        cfg.model.backbone.init_cfg = ConfigDict(
-            type='Pretrained', checkpoint=cfg.load_from)
-        cfg.load_from = None
     if 'runner_type' in cfg:
         return RUNNERS.build(cfg)
     return Runner.from_cfg(cfg)
-
-
-def _is_backbone_alone(source):
-    try:
-        _, layout = find_state_dict(read_checkpoint(source, _allowed()))
-    except CheckpointError:
-        # Not ours, or not readable: mm's loading will say so.
-        return False
-    return 'prefix' not in layout
 
 
 def _load_checkpoint(filename, map_location=None):
@@ -142,6 +144,5 @@ def _history_statistic(owner, name):
     """The one attribute mm's checkpoints ask for: HistoryBuffer's methods."""
     if owner is not HistoryBuffer or name not in (
             'min', 'max', 'current', 'mean'):
-        raise CheckpointError(
-            f'refused: its pickle asks for attribute {name!r} of {owner!r}')
+        raise UnpicklingError(f'refused attribute {name!r} of {owner!r}')
     return getattr(owner, name)

@@ -78,7 +78,8 @@ def test_detector(config, run_python, tmp_path):
 def test_segmentor(config, run_python, drawn_data, tmp_path):
     # SyncBN is in its config, and there is no GPU.
     cfg, work = config('upernet'), tmp_path / 'work'
-    run_python('tools/train.py', cfg, '--work-dir', work)
+    # There is nothing to resume yet: it starts anew.
+    run_python('tools/train.py', cfg, '--work-dir', work, '--resume')
     done = run_python(
         'tools/train.py', cfg, '--work-dir', work, '--resume',
         work / 'iter_2.pth', '--cfg-options', 'train_cfg.max_iters=3')
@@ -164,6 +165,7 @@ class Payload:
     ('train', 'hostile', 'is refused'),
     ('test', 'no checkpoint', 'there is no checkpoint file gone.pth'),
     ('test', 'hostile', 'is refused'),
+    ('test', 'backbone alone', 'nothing would be loaded'),
     ('test', 'damaged', 'is damaged or not a checkpoint'),
     ('test', 'no tta', '--tta: '),
     ('test', 'out', '--out '),
@@ -177,6 +179,8 @@ def test_mistakes_end_in_one_line(tool, what, message, config, run_python,
         torch.save(Payload(), checkpoint)
     elif what == 'damaged':
         checkpoint.write_bytes(b'PK\x03\x04 cut short')
+    elif what == 'backbone alone':
+        torch.save(CycleNet('b1').state_dict(), checkpoint)
     else:
         torch.save({'state_dict': {}}, checkpoint)
     name = 'upernet' if what == 'class count' else 'mask_rcnn'
