@@ -10,8 +10,9 @@ import definition
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 
-from mmcyclemlp import CycleNet
+from mmcyclemlp import CycleNet, load_pretrained
 
 OVERRIDES = """
 _base_ = '{root}/demo/{name}.py'
@@ -73,6 +74,10 @@ def test_detector(config, run_python, tmp_path):
     assert len(list(pictures.rglob('*.jpg'))) == 4
     predictions = pickle.loads(out.read_bytes())
     assert len(predictions) == 4 and 'pred_instances' in predictions[0]
+    # What mm wrote, logs and optimiser beside the weights, gives a backbone.
+    backbone = CycleNet(Config.fromfile(cfg).model.backbone.arch)
+    report = load_pretrained(backbone, work / 'epoch_2.pth')
+    assert set(report.loaded) == set(backbone.state_dict())
 
 
 def test_segmentor(config, run_python, drawn_data, tmp_path):
@@ -125,8 +130,6 @@ def test_two_processes(config, root, tmp_path):
 
 
 def test_load_from_an_official_file(config, run_python, root, tmp_path):
-    from mmengine.config import Config
-
     arch = Config.fromfile(config('upernet')).model.backbone.arch
     classifier = CycleNet(arch, fork_feat=False, num_classes=3)
     torch.save(definition.official_file(classifier), tmp_path / 'official.pth')
