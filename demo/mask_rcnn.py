@@ -81,7 +81,8 @@ test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + 'annotations/instances_val.json')
 test_evaluator = val_evaluator
 
-train_cfg = dict(max_epochs=7, val_interval=7)
+# tools/test.py evaluates afterwards.
+train_cfg = dict(max_epochs=5, val_interval=10)
 optim_wrapper = dict(optimizer=dict(lr=2e-3), clip_grad=dict(max_norm=5.))
 param_scheduler = [
     dict(
@@ -90,9 +91,9 @@ param_scheduler = [
         type='CosineAnnealingLR',
         by_epoch=True,
         begin=0,
-        end=7,
+        end=5,
         convert_to_iter_based=True),
 ]
 default_hooks = dict(
-    logger=dict(interval=25), checkpoint=dict(interval=7))
+    logger=dict(interval=25), checkpoint=dict(interval=5))
 randomness = dict(seed=0)

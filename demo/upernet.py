@@ -57,15 +57,16 @@ val_dataloader = dict(
         pipeline=test_pipeline))
 test_dataloader = val_dataloader
 
-train_cfg = dict(max_iters=1200, val_interval=1200)
+# tools/test.py evaluates afterwards.
+train_cfg = dict(max_iters=900, val_interval=1000)
 optim_wrapper = dict(optimizer=dict(lr=3e-3))
 param_scheduler = [
     dict(
         type='LinearLR', start_factor=0.05, by_epoch=False, begin=0, end=40),
     dict(
         type='PolyLR', power=0.9, eta_min=0., by_epoch=False, begin=40,
-        end=1200),
+        end=900),
 ]
 default_hooks = dict(
-    logger=dict(interval=50), checkpoint=dict(interval=1200))
+    logger=dict(interval=50), checkpoint=dict(interval=900))
 randomness = dict(seed=0)
