@@ -12,7 +12,7 @@ from mmengine.config import ConfigDict, DictAction
 from mmcyclemlp.backbones import CheckpointError
 from mmcyclemlp.engine.data_checks import check_data
 from mmcyclemlp.engine.errors import UserError
-from mmcyclemlp.engine.launch import build_runner, read_config
+from mmcyclemlp.engine.launch import build_runner, leave_group, read_config
 
 
 def parse_args():
@@ -72,6 +72,7 @@ def main():
         runner.test_evaluator.metrics.append(
             DumpDetResults(out_file_path=args.out))
     runner.test()
+    leave_group()
 
 
 def keep_pictures(cfg, folder, is_segmentor):

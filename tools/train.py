@@ -15,6 +15,7 @@ from mmcyclemlp.engine.data_checks import check_data
 from mmcyclemlp.engine.errors import UserError
 from mmcyclemlp.engine.launch import (
     build_runner,
+    leave_group,
     read_config,
     use_backbone_file,
 )
@@ -73,6 +74,7 @@ def main():
         use_backbone_file(cfg)
     check_data(cfg, ('train', 'val'))
     build_runner(cfg).train()
+    leave_group()
 
 
 def use_amp(cfg):

@@ -113,6 +113,16 @@ def build_runner(cfg):
     return Runner.from_cfg(cfg)
 
 
+def leave_group():
+    """End a run of several processes, if it was one.
+
+    Together: a gloo thread that outlives the other ranks aborts its process.
+    """
+    if is_distributed():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+
+
 def _load_checkpoint(filename, map_location=None):
     """A loader in mmengine's terms. Tensors stay on the CPU; mm moves them."""
     return read_checkpoint(filename, _allowed())
