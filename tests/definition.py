@@ -1,6 +1,7 @@
 """The operator and the network from their formulas, slowly, on their own.
 
-Written from the paper's equations and the keys of the released files; shares
+Twice for the operator: a channel at a time, and for larger maps as an
+ordinary convolution, which the network uses too. Written from the paper's equations and the keys of the released files; shares
 no code with the package. The tests hold everything else to it.
 """
 
@@ -24,6 +25,18 @@ def cycle_fc(x, weight, bias, kernel_size):
     return y if bias is None else y + bias[:, None, None]
 
 
+def cycle_fc_dense(x, weight, bias, kernel_size):
+    """The same as an ordinary convolution, whose kernel is mostly zeros."""
+    size_h, size_w = kernel_size
+    channels = weight.shape[1]
+    dense = weight.new_zeros(*weight.shape[:2], size_h, size_w)
+    for c in range(channels):
+        i = (c + size_h // 2) % size_h
+        j = (c // size_h + size_w // 2) % size_w
+        dense[:, c, i, j] = weight[:, c, 0, 0]
+    return F.conv2d(x, dense, bias, padding=(size_h // 2, size_w // 2))
+
+
 def _linear(state, name, x):
     return F.linear(x, state[f'{name}.weight'], state.get(f'{name}.bias'))
 
@@ -34,8 +47,8 @@ def _norm(state, name, x):
 
 
 def _cycle(state, name, x, kernel_size):
-    y = cycle_fc(x.permute(0, 3, 1, 2), state[f'{name}.weight'],
-                 state[f'{name}.bias'], kernel_size)
+    y = cycle_fc_dense(x.permute(0, 3, 1, 2), state[f'{name}.weight'],
+                       state[f'{name}.bias'], kernel_size)
     return y.permute(0, 2, 3, 1)
 
 

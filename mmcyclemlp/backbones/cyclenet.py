@@ -15,7 +15,8 @@ import torch
 import torch.utils.checkpoint as cp
 from torch import nn
 
-from ..ops import CycleFC
+from ..ops import (CycleFC, MixerWeights, check_backend, cycle_mixer,
+                   residual_mlp)
 from .checkpoint import adapt_state_dict, load_pretrained
 
 logger = logging.getLogger('mmcyclemlp')
@@ -24,25 +25,30 @@ logger = logging.getLogger('mmcyclemlp')
 class DropPath(nn.Module):
     """Drop the residual branch of whole samples (stochastic depth).
 
+    Gives the factor (B,) that each sample's branch is multiplied by, or
+    None where that is 1 for all: branches apply it on their way.
+
     Args:
         drop_prob (float): Probability that a sample's branch is dropped.
             The others are scaled to keep the expectation. Default: 0.
+        skip_lam (float): Divisor of the branch of every sample.
+            Default: 1.
     """
 
-    def __init__(self, drop_prob=0.):
+    def __init__(self, drop_prob=0., skip_lam=1.):
         super().__init__()
         self.drop_prob = drop_prob
+        self.skip_lam = skip_lam
 
     def forward(self, x):
-        if not self.training or self.drop_prob == 0.:
-            return x
-        keep = 1 - self.drop_prob
-        # One draw a sample, broadcast over the rest.
-        mask = x.new_empty((x.shape[0], ) + (1, ) * (x.dim() - 1))
-        return x * mask.bernoulli_(keep).div_(keep)
+        keep = 1 - self.drop_prob if self.training else 1.
+        if keep == 1. and self.skip_lam == 1.:
+            return None
+        factor = x.new_full((x.shape[0], ), 1 / (keep * self.skip_lam))
+        return factor if keep == 1. else factor * factor.bernoulli(keep)
 
     def extra_repr(self):
-        return f'drop_prob={self.drop_prob:.3f}'
+        return f'drop_prob={self.drop_prob:.3f}, skip_lam={self.skip_lam}'
 
 
 class Mlp(nn.Module):
@@ -52,15 +58,16 @@ class Mlp(nn.Module):
         in_features (int): Channels of input.
         hidden_features (int): Channels between the layers.
         out_features (int): Channels of output.
-        act_layer (Callable): Makes the activation.
+        activation (str): A key of ``_ACTIVATIONS``.
         drop (float): Dropout after each layer. Default: 0.
     """
 
-    def __init__(self, in_features, hidden_features, out_features, act_layer,
-                 drop=0.):
+    def __init__(self, in_features, hidden_features, out_features,
+                 activation, drop=0.):
         super().__init__()
         self.fc1 = nn.Linear(in_features, hidden_features)
-        self.act = act_layer()
+        self.act = _ACTIVATIONS[activation]()
+        self.activation = activation.lower()
         self.fc2 = nn.Linear(hidden_features, out_features)
         self.drop = nn.Dropout(drop)
 
@@ -76,32 +83,31 @@ class CycleMixer(nn.Module):
 
     Args:
         dim (int): Channels C of input and output.
-        act_layer (Callable): Makes the activation of the re-weighting.
+        activation (str): Name of the activation of the re-weighting.
         qkv_bias (bool): Whether ``mlp_c`` has a bias. Default: False.
-        proj_drop (float): Dropout after the projection. Default: 0.
+        backend (str | None): See :func:`~mmcyclemlp.ops.cycle_mixer`.
+            Default: None.
     """
 
-    def __init__(self, dim, act_layer, qkv_bias=False, proj_drop=0.):
+    def __init__(self, dim, activation, qkv_bias=False, backend=None):
         super().__init__()
         self.mlp_c = nn.Linear(dim, dim, bias=qkv_bias)
         self.sfc_h = CycleFC(dim, dim, (1, 3))
         self.sfc_w = CycleFC(dim, dim, (3, 1))
-        self.reweight = Mlp(dim, dim // 4, dim * 3, act_layer)
+        self.reweight = Mlp(dim, dim // 4, dim * 3, activation)
         self.proj = nn.Linear(dim, dim)
-        self.proj_drop = nn.Dropout(proj_drop)
+        self.backend = backend
 
-    def forward(self, x):
-        # (B, H, W, C); the operator takes (B, C, H, W), here channels last.
-        b, _, _, dim = x.shape
-        x_nchw = x.permute(0, 3, 1, 2)
-        h = self.sfc_h(x_nchw).permute(0, 2, 3, 1)
-        w = self.sfc_w(x_nchw).permute(0, 2, 3, 1)
-        c = self.mlp_c(x)
-        a = (h + w + c).mean(dim=(1, 2))
-        # (B, C, 3) -> three of (B, 1, 1, C)
-        a = self.reweight(a).reshape(b, dim, 3).softmax(dim=2)
-        a_h, a_w, a_c = a[:, None, None].unbind(dim=-1)
-        return self.proj_drop(self.proj(h * a_h + w * a_w + c * a_c))
+    def forward(self, x, shortcut=None, scale=None):
+        # (B, H, W, C)
+        weights = MixerWeights(
+            self.sfc_h.weight, self.sfc_h.bias,
+            self.sfc_w.weight, self.sfc_w.bias,
+            self.mlp_c.weight, self.mlp_c.bias,
+            self.proj.weight, self.proj.bias)
+        return cycle_mixer(
+            x, weights, self.reweight, self.sfc_h.kernel_size,
+            shortcut=shortcut, scale=scale, backend=self.backend)
 
 
 class CycleBlock(nn.Module):
@@ -111,29 +117,45 @@ class CycleBlock(nn.Module):
         dim (int): Channels.
         mlp_ratio (float): Hidden channels of the MLP over ``dim``.
         norm_layer (Callable): Makes the norm from the channels.
-        act_layer (Callable): Makes the activation.
+        activation (str): Name of the activation.
         qkv_bias (bool): Whether ``mlp_c`` has a bias. Default: False.
         drop (float): Dropout rate. Default: 0.
         drop_path (float): Stochastic depth rate. Default: 0.
         skip_lam (float): Divisor of the residual branches. Default: 1.
         with_cp (bool): Whether to recompute the block in the backward
             pass instead of keeping its activations. Default: False.
+        backend (str | None): How mixer and MLP run. Default: None.
     """
 
-    def __init__(self, dim, mlp_ratio, norm_layer, act_layer, qkv_bias=False,
-                 drop=0., drop_path=0., skip_lam=1., with_cp=False):
+    def __init__(self, dim, mlp_ratio, norm_layer, activation,
+                 qkv_bias=False, drop=0., drop_path=0., skip_lam=1.,
+                 with_cp=False, backend=None):
         super().__init__()
         self.norm1 = norm_layer(dim)
-        self.attn = CycleMixer(dim, act_layer, qkv_bias, drop)
-        self.drop_path = DropPath(drop_path)
+        self.attn = CycleMixer(dim, activation, qkv_bias, backend)
+        self.drop_path = DropPath(drop_path, skip_lam)
         self.norm2 = norm_layer(dim)
-        self.mlp = Mlp(dim, int(dim * mlp_ratio), dim, act_layer, drop)
-        self.skip_lam = skip_lam
+        self.mlp = Mlp(dim, int(dim * mlp_ratio), dim, activation, drop)
         self.with_cp = with_cp
+        self.backend = backend
 
     def _forward(self, x):
-        x = x + self.drop_path(self.attn(self.norm1(x))) / self.skip_lam
-        return x + self.drop_path(self.mlp(self.norm2(x))) / self.skip_lam
+        if self.training and self.mlp.drop.p > 0:
+            return self._forward_with_dropout(x)
+        x = self.attn(self.norm1(x), x, self.drop_path(x))
+        mlp = self.mlp
+        return residual_mlp(
+            self.norm2(x), x, mlp.fc1.weight, mlp.fc1.bias, mlp.fc2.weight,
+            mlp.fc2.bias, mlp.activation, scale=self.drop_path(x),
+            backend=self.backend)
+
+    def _forward_with_dropout(self, x):
+        for branch in (lambda x: self.mlp.drop(self.attn(self.norm1(x))),
+                       lambda x: self.mlp(self.norm2(x))):
+            scale = self.drop_path(x)
+            scale = 1. if scale is None else scale[:, None, None, None]
+            x = x + branch(x) * scale
+        return x
 
     def forward(self, x):
         if self.with_cp and torch.is_grad_enabled():
@@ -163,6 +185,7 @@ class Downsample(nn.Module):
         return self.proj(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
 
+# Types by mm's names; the ops know the activations in lower case.
 _NORMS = {'LN': nn.LayerNorm}
 _ACTIVATIONS = {
     'GELU': nn.GELU,
@@ -172,15 +195,15 @@ _ACTIVATIONS = {
 }
 
 
-def _layer_maker(cfg, known, name):
-    """Make the constructor that an mm style ``dict(type=...)`` describes."""
+def _kind(cfg, known, name):
+    """Type and further keys of an mm style ``dict(type=...)``."""
     cfg = dict(cfg)
     kind = cfg.pop('type', None)
     if kind not in known:
         raise ValueError(
             f"CycleNet: {name} takes a dict with 'type' one of "
             f'{sorted(known)}, got type {kind!r}')
-    return partial(known[kind], **cfg)
+    return kind, cfg
 
 
 class CycleNet(nn.Module):
@@ -217,6 +240,11 @@ class CycleNet(nn.Module):
         norm_cfg (dict): Norm of blocks and outputs.
             Default: dict(type='LN', eps=1e-5).
         act_cfg (dict): Activation. Default: dict(type='GELU').
+        backend (str | None): How the blocks run: ``'triton'`` (fused
+            kernels, on a GPU), ``'torch'`` (on any device),
+            ``'reference'`` (textbook blocks with deformable convolutions,
+            as in the official code; slow), or None for the fastest that
+            can run. All give the same up to rounding. Default: None.
         init_cfg (dict | None): ``dict(type='Pretrained', checkpoint=...)``
             with a path or URL, read by :meth:`init_weights`; ``prefix``
             names where in a whole model the backbone lies, e.g.
@@ -277,6 +305,7 @@ class CycleNet(nn.Module):
                  with_cp=False,
                  norm_cfg=dict(type='LN', eps=1e-5),  # noqa: B006
                  act_cfg=dict(type='GELU'),  # noqa: B006
+                 backend=None,
                  init_cfg=None):
         super().__init__()
         settings = self._resolve_arch(arch)
@@ -295,14 +324,19 @@ class CycleNet(nn.Module):
                 "CycleNet: init_cfg takes dict(type='Pretrained', "
                 f"checkpoint=...[, prefix='backbone.']), got {init_cfg}")
         self.arch = arch
+        self.backend = check_backend(backend)
         self.embed_dims = dims
         self.num_stages = len(dims)
         self.fork_feat = fork_feat
         self.frozen_stages = frozen_stages
         self.init_cfg = init_cfg
 
-        norm_layer = _layer_maker(norm_cfg, _NORMS, 'norm_cfg')
-        act_layer = _layer_maker(act_cfg, _ACTIVATIONS, 'act_cfg')
+        kind, options = _kind(norm_cfg, _NORMS, 'norm_cfg')
+        norm_layer = partial(_NORMS[kind], **options)
+        activation, options = _kind(act_cfg, _ACTIVATIONS, 'act_cfg')
+        if options:
+            raise ValueError(
+                f"CycleNet: act_cfg takes 'type' alone, got {act_cfg}")
         num_blocks = sum(depths)
         rates = [drop_path_rate * i / max(1, num_blocks - 1)
                  for i in range(num_blocks)]
@@ -315,8 +349,9 @@ class CycleNet(nn.Module):
                 self.network.append(Downsample(dims[i - 1], dim, 3, 2, 1))
             self.network.append(
                 nn.Sequential(*(
-                    CycleBlock(dim, ratio, norm_layer, act_layer, qkv_bias,
-                               drop_rate, rates.pop(0), skip_lam, with_cp)
+                    CycleBlock(dim, ratio, norm_layer, activation, qkv_bias,
+                               drop_rate, rates.pop(0), skip_lam, with_cp,
+                               backend)
                     for _ in range(depth))))
 
         if fork_feat:
@@ -425,7 +460,8 @@ class CycleNet(nn.Module):
 
     def forward(self, x):
         # Channels last from here on: (B, H, W, C).
-        x = self.patch_embed(x.permute(0, 2, 3, 1).contiguous())
+        x = x.contiguous(memory_format=torch.channels_last)
+        x = self.patch_embed(x.permute(0, 2, 3, 1))
         outs = []
         for place, layer in enumerate(self.network):
             x = layer(x)

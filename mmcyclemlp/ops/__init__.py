@@ -1,7 +1,8 @@
-"""What CycleFC is and how it runs; depends on torch alone."""
+"""What CycleFC and its mixer are and how they run; torch alone."""
 
-from .functional import cycle_fc
+from .functional import check_backend, cycle_fc, cycle_mixer, residual_mlp
 from .modules import CycleFC
-from .reference import cycle_offsets
+from .reference import MixerWeights, cycle_offsets
 
-__all__ = ['CycleFC', 'cycle_fc', 'cycle_offsets']
+__all__ = ['CycleFC', 'MixerWeights', 'check_backend', 'cycle_fc', 'cycle_mixer',
+           'cycle_offsets', 'residual_mlp']

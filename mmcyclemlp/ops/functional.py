@@ -1,19 +1,19 @@
-"""The public function of the operator: validate, choose, call."""
+"""The public functions of the ops: validate, choose a backend, call."""
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Callable
+
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from . import reference, shift
+from . import mixer, mlp, reference, shift, triton
+from .reference import MixerWeights
+from .registration import autocast
 
-# Name -> (implementation, why it cannot run on x), best first.
-_BACKENDS = {
-    'torch': (shift.cycle_fc_torch, shift.unavailable_reason),
-    'reference': (
-        reference.cycle_fc_reference,
-        reference.unavailable_reason,
-    ),
-}
+BACKENDS = ('triton', 'torch', 'reference')
 
 
 def cycle_fc(
@@ -38,9 +38,10 @@ def cycle_fc(
         bias: (O,) or None.
         kernel_size: ``(S_H, S_W)``, odd: the pseudo-kernel whose positions
             the channels cycle through. ``(1, 3)`` moves along the width.
-        backend: ``'torch'`` (channel moves and a matrix product),
-            ``'reference'`` (deformable convolution), or None for the best
-            that can run here.
+        backend: ``'triton'`` (one kernel, on a GPU), ``'torch'`` (channel
+            moves and a matrix product), ``'reference'`` (deformable
+            convolution), or None: ``'triton'`` where it can run, else
+            ``'torch'``.
 
     Returns:
         Tensor of shape (N, O, H, W).
@@ -49,7 +50,7 @@ def cycle_fc(
         ValueError: A shape, a kernel size or a backend name is wrong.
         RuntimeError: The backend asked for cannot run here; says why.
     """
-    kernel_size = _check_kernel_size(kernel_size)
+    kernel_size = check_kernel_size(kernel_size)
     if x.dim() != 4:
         raise ValueError(f'cycle_fc takes x of (N, C, H, W), got {x.shape=}')
     if weight.shape[1:] != (x.shape[1], 1, 1):
@@ -60,32 +61,195 @@ def cycle_fc(
         raise ValueError(
             f'cycle_fc takes bias of (O,), got {bias.shape=} for '
             f'{weight.shape=}')
-    return _implementation(x, backend)(x, weight, bias, kernel_size)
+    backend = _resolve(backend, x)
+    if backend == 'reference':
+        return reference.cycle_fc_reference(x, weight, bias, kernel_size)
+    if backend == 'torch':
+        return shift.cycle_fc_torch(x, weight, bias, kernel_size)
+    x, weight, bias = autocast(x, weight, bias)
+    y = triton.cycle_product_triton(
+        x.permute(0, 2, 3, 1), weight.reshape(1, 1, *weight.shape[:2]),
+        None if bias is None else bias[None], None, kernel_size)
+    y = y.permute(0, 3, 1, 2)
+    return y.contiguous() if x.is_contiguous() else y
 
 
-def _check_kernel_size(kernel_size: tuple[int, int]) -> tuple[int, int]:
+def cycle_mixer(
+    x: Tensor,
+    weights: MixerWeights,
+    reweight: Callable[[Tensor], Tensor],
+    kernel_size: tuple[int, int] = (1, 3),
+    *,
+    shortcut: Tensor | None = None,
+    scale: Tensor | None = None,
+    backend: str | None = None,
+) -> Tensor:
+    """Token mixer of CycleMLP: two CycleFC and a pointwise branch.
+
+    ``h``, ``w`` and ``c`` are the branches, ``a`` the softmax over them of
+    ``reweight(mean(h + w + c))``, a triple a channel; the result is
+    ``shortcut + scale * proj(a_h h + a_w w + a_c c)``. Chen et al.,
+    "CycleMLP" (ICLR 2022, https://arxiv.org/abs/2107.10224).
+
+    Args:
+        x: (B, H, W, C).
+        weights: Parameters of the branches and of the projection.
+        reweight: Maps (B, C) to (B, 3 C); channel c's triple lies at 3 c.
+        kernel_size: ``(S_H, S_W)`` of the first CycleFC, odd; the second
+            has it transposed.
+        shortcut: (B, H, W, C), what the result is added to. None adds it
+            to nothing.
+        scale: (B,), what each sample's result is multiplied by.
+        backend: ``'triton'`` (fused, on a GPU), ``'torch'`` (on any
+            device), ``'reference'`` (the textbook, with deformable
+            convolutions), or None: ``'triton'`` where it can run, else
+            ``'torch'``. The first two never form the branches, except
+            where a map is so small that they cost less.
+
+    Returns:
+        Tensor of shape (B, H, W, C).
+
+    Raises:
+        ValueError: A shape, a kernel size or a backend name is wrong.
+        RuntimeError: The backend asked for cannot run here; says why.
+    """
+    kernel_size = check_kernel_size(kernel_size)
+    if x.dim() != 4:
+        raise ValueError(
+            f'cycle_mixer takes x of (B, H, W, C), got {x.shape=}')
+    channels = x.shape[3]
+    for name, tensor in weights._asdict().items():
+        shape = (channels, ) * (2 if name.endswith('weight') else 1)
+        if tensor is not None and (
+                tensor.shape[:2] != shape or tensor.numel() != channels
+                ** len(shape)):
+            raise ValueError(
+                f'cycle_mixer takes {name} of {shape}, with the channels of '
+                f'x, got {tuple(tensor.shape)} for {x.shape=}')
+    _check_residual('cycle_mixer', x.shape, x, shortcut, scale)
+    backend = _resolve(backend, x)
+    if backend == 'reference':
+        return _residual(
+            reference.cycle_mixer_reference(
+                x, weights, reweight, kernel_size), shortcut, scale)
+    x, shortcut, *weights = autocast(x, shortcut, *weights)
+    weights = MixerWeights(*weights)
+    if mixer.branches_cost_less(x.shape[1] * x.shape[2], channels):
+        y = reference.cycle_mixer_reference(
+            x, weights, reweight, kernel_size,
+            partial(cycle_fc, backend=backend))
+        return _residual(y, shortcut, scale)
+    return mixer.drawn_together(
+        x, weights, reweight, kernel_size, shortcut, scale,
+        triton.cycle_product_triton if backend == 'triton'
+        else shift.cycle_product_torch)
+
+
+def residual_mlp(
+    x: Tensor,
+    shortcut: Tensor,
+    weight1: Tensor,
+    bias1: Tensor,
+    weight2: Tensor,
+    bias2: Tensor,
+    activation: str = 'gelu',
+    *,
+    scale: Tensor | None = None,
+    backend: str | None = None,
+) -> Tensor:
+    """``shortcut + scale * fc2(activation(fc1(x)))``.
+
+    Args:
+        x: (B, ..., C).
+        shortcut: (B, ..., O).
+        weight1, bias1: (hidden, C) and (hidden,).
+        weight2, bias2: (O, hidden) and (O,).
+        activation: ``'gelu'`` (exact), ``'relu'``, ``'silu'`` or
+            ``'hardswish'``.
+        scale: (B,), what each sample's result is multiplied by.
+        backend: ``'reference'`` for plain layers, of which torch keeps
+            what it will. Any other, and None: in pieces that stay in a
+            CPU's cache, keeping of the hidden layer what is dear to
+            recompute, and nothing twice.
+
+    Returns:
+        Tensor of shape (B, ..., O).
+
+    Raises:
+        ValueError: A shape or the name of the activation is wrong.
+    """
+    if activation not in mlp.ACTIVATIONS:
+        raise ValueError(
+            f'residual_mlp knows the activations {sorted(mlp.ACTIVATIONS)}, '
+            f'got {activation=}')
+    _check_residual('residual_mlp', (*x.shape[:-1], weight2.shape[0]), x,
+                    shortcut, scale)
+    on_gpu_compiled = torch.compiler.is_compiling() and not x.is_cpu
+    if backend == 'reference' or on_gpu_compiled:
+        act, *_ = mlp.ACTIVATIONS[activation]
+        y = F.linear(act(F.linear(x, weight1, bias1)), weight2, bias2)
+        return _residual(y, shortcut, scale)
+    x, shortcut, weight1, bias1, weight2, bias2 = autocast(
+        x, shortcut, weight1, bias1, weight2, bias2)
+    shape = shortcut.shape
+    x = x.reshape(-1, x.shape[-1])
+    if scale is not None:
+        rows = x.shape[0] // max(1, shape[0])
+        scale = scale.to(x).repeat_interleave(rows)[:, None]
+    keep = torch.is_grad_enabled() and mlp.keeps_hidden(x)
+    y, _ = mlp.residual_mlp(
+        x, weight1, bias1, weight2, bias2, shortcut.reshape(-1, shape[-1]),
+        scale, activation, keep)
+    return y.view(shape)
+
+
+def check_kernel_size(kernel_size: tuple[int, int]) -> tuple[int, int]:
     """Return the kernel as a pair of ints, or say what is wrong with it."""
     sizes = kernel_size if isinstance(kernel_size, (tuple, list)) else ()
     if len(sizes) != 2 or any(
             not isinstance(s, int) or s < 1 or s % 2 == 0 for s in sizes):
         raise ValueError(
-            'cycle_fc takes kernel_size as two odd positive integers '
-            f'(S_H, S_W), got {kernel_size=}')
+            'kernel_size is two odd positive integers (S_H, S_W), got '
+            f'{kernel_size=}')
     return tuple(sizes)
 
 
-def _implementation(x: Tensor, backend: str | None):
-    """Function of the backend asked for, or of the best that can run."""
-    if backend is None:
-        for implementation, unavailable_reason in _BACKENDS.values():
-            if unavailable_reason(x) is None:
-                return implementation
-    if backend not in _BACKENDS:
+def check_backend(backend: str | None) -> str | None:
+    """Return the name of a backend, or say which there are."""
+    if backend is not None and backend not in BACKENDS:
         raise ValueError(
-            f'cycle_fc knows the backends {sorted(_BACKENDS)}, got '
-            f'{backend=}')
-    implementation, unavailable_reason = _BACKENDS[backend]
-    reason = unavailable_reason(x)
+            f'the backends are {", ".join(BACKENDS)}, or None for the best '
+            f'that can run; got {backend=}')
+    return backend
+
+
+def _resolve(backend: str | None, x: Tensor) -> str:
+    """Name of the backend asked for, or of the best that can run."""
+    if check_backend(backend) is None:
+        fused = x.is_cuda and triton.unavailable_reason(x) is None
+        return 'triton' if fused else 'torch'
+    reason = None
+    if backend == 'triton':
+        reason = triton.unavailable_reason(x)
+    elif backend == 'reference':
+        reason = reference.unavailable_reason()
     if reason is not None:
         raise RuntimeError(f'{backend=} cannot run here: {reason}')
-    return implementation
+    return backend
+
+
+def _check_residual(name, shape, x, shortcut, scale) -> None:
+    if shortcut is not None and shortcut.shape != torch.Size(shape):
+        raise ValueError(
+            f'{name} takes a shortcut of {tuple(shape)}, got '
+            f'{tuple(shortcut.shape)}')
+    if scale is not None and scale.shape != x.shape[:1]:
+        raise ValueError(
+            f'{name} takes a scale of one number a sample, got '
+            f'{scale.shape=} for {x.shape=}')
+
+
+def _residual(y, shortcut, scale) -> Tensor:
+    if scale is not None:
+        y = y * scale.to(y).reshape(-1, *(1, ) * (y.dim() - 1))
+    return y if shortcut is None else shortcut + y

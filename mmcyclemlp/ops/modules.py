@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .functional import _check_kernel_size, cycle_fc
+from .functional import check_backend, check_kernel_size, cycle_fc
 
 
 class CycleFC(nn.Module):
@@ -18,6 +18,7 @@ class CycleFC(nn.Module):
         out_channels: O, channels of the output.
         kernel_size: ``(S_H, S_W)``, both odd.
         bias: Whether a bias is added.
+        backend: How it runs, see :func:`~mmcyclemlp.ops.cycle_fc`.
 
     Shape:
         Input (N, C, H, W) in any memory format, output (N, O, H, W) in the
@@ -25,7 +26,7 @@ class CycleFC(nn.Module):
 
     Raises:
         ValueError: A channel count or the kernel size is not positive and
-            integral, or the kernel size is even.
+            integral, the kernel size is even, or there is no such backend.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class CycleFC(nn.Module):
         out_channels: int,
         kernel_size: tuple[int, int],
         bias: bool = True,
+        backend: str | None = None,
     ) -> None:
         super().__init__()
         if in_channels < 1 or out_channels < 1:
@@ -42,7 +44,8 @@ class CycleFC(nn.Module):
                 f'{in_channels=}, {out_channels=}')
         self.in_channels = in_channels
         self.out_channels = out_channels
-        self.kernel_size = _check_kernel_size(kernel_size)
+        self.kernel_size = check_kernel_size(kernel_size)
+        self.backend = check_backend(backend)
         self.weight = nn.Parameter(
             torch.empty(out_channels, in_channels, 1, 1))
         self.bias = nn.Parameter(torch.empty(out_channels)) if bias else None
@@ -55,7 +58,8 @@ class CycleFC(nn.Module):
             nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return cycle_fc(x, self.weight, self.bias, self.kernel_size)
+        return cycle_fc(x, self.weight, self.bias, self.kernel_size,
+                        backend=self.backend)
 
     def extra_repr(self) -> str:
         return (f'{self.in_channels}, {self.out_channels}, '

@@ -9,8 +9,10 @@ with; the other backends are held to it.
 from __future__ import annotations
 
 import importlib
+from typing import Callable, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -36,7 +38,24 @@ def cycle_offsets(channels: int, kernel_size: tuple[int, int]) -> Tensor:
     return torch.stack([dy, dx], dim=1)
 
 
-def unavailable_reason(x: Tensor) -> str | None:
+class MixerWeights(NamedTuple):
+    """Parameters of a token mixer.
+
+    The weights are (C, C), those of the two CycleFC (C, C, 1, 1) as well;
+    the biases are (C,), and ``c_bias`` may be None.
+    """
+
+    h_weight: Tensor
+    h_bias: Tensor
+    w_weight: Tensor
+    w_bias: Tensor
+    c_weight: Tensor
+    c_bias: Tensor | None
+    proj_weight: Tensor
+    proj_bias: Tensor
+
+
+def unavailable_reason() -> str | None:
     """Why the deformable convolution cannot run here, or None if it can."""
     for module in ('torchvision.ops', 'mmcv.ops'):
         try:
@@ -75,13 +94,49 @@ def cycle_fc_reference(
         return cycle_fc_reference(
             x.float(), weight.float(), bias, kernel_size).to(x.dtype)
     offset = cycle_offsets(c, kernel_size).to(x).reshape(1, 2 * c, 1, 1)
-    offset = offset.expand(n, 2 * c, h, w).contiguous()
+    offset = offset.expand(n, 2 * c, h, w)
     try:
         from torchvision.ops import deform_conv2d
     except (ImportError, RuntimeError):
         from mmcv.ops import deform_conv2d
 
         y = deform_conv2d(
-            x.contiguous(), offset, weight, 1, 0, 1, 1, c, False, 1)
+            x.contiguous(), offset.contiguous(), weight, 1, 0, 1, 1, c,
+            False, 1)
         return y if bias is None else y + bias.view(1, -1, 1, 1)
     return deform_conv2d(x.contiguous(), offset, weight, bias)
+
+
+def cycle_mixer_reference(
+    x: Tensor,
+    weights: MixerWeights,
+    reweight: Callable[[Tensor], Tensor],
+    kernel_size: tuple[int, int],
+    cycle_fc: Callable[..., Tensor] = cycle_fc_reference,
+) -> Tensor:
+    """Token mixer as the paper has it: branches, their weights, their sum.
+
+    Args:
+        x: (B, H, W, C).
+        weights: Parameters of the branches and of the projection.
+        reweight: Maps (B, C) to (B, 3 C).
+        kernel_size: ``(S_H, S_W)`` of the first CycleFC.
+        cycle_fc: Computes ``(x, weight, bias, kernel_size)``.
+
+    Returns:
+        (B, H, W, C).
+    """
+    channels = x.shape[3]
+    x_nchw = x.permute(0, 3, 1, 2)
+    square = (channels, channels, 1, 1)
+    h = cycle_fc(x_nchw, weights.h_weight.reshape(square), weights.h_bias,
+                 kernel_size).permute(0, 2, 3, 1)
+    w = cycle_fc(x_nchw, weights.w_weight.reshape(square), weights.w_bias,
+                 kernel_size[::-1]).permute(0, 2, 3, 1)
+    c = F.linear(x, weights.c_weight, weights.c_bias)
+    a = (h + w + c).mean(dim=(1, 2))
+    # (B, C, 3) -> three of (B, 1, 1, C)
+    a = reweight(a).reshape(-1, channels, 3).softmax(dim=2)
+    a_h, a_w, a_c = a[:, None, None].unbind(dim=-1)
+    y = h * a_h + w * a_w + c * a_c
+    return F.linear(y, weights.proj_weight, weights.proj_bias)

@@ -1,12 +1,20 @@
-"""Backend ``torch``: move the channels, then one matrix product."""
+"""Backend ``torch``: move the channels, then multiply, on any device."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .product import Product, branch_kernels
 from .reference import cycle_offsets
+
+# Positions whose moved channels are held at a time on a CPU. They stay in
+# its cache, and under the 32 MiB from which glibc maps fresh pages for
+# every tensor, which cost more than the products do.
+_POSITIONS = 8192
 
 
 def unavailable_reason(x: Tensor) -> str | None:
@@ -78,3 +86,185 @@ def cycle_fc_torch(
         return F.conv2d(moved, weight, bias)
     y = F.linear(moved.permute(0, 2, 3, 1), weight.flatten(1), bias)
     return y.permute(0, 3, 1, 2)
+
+
+class _Tap(NamedTuple):
+    """The channels of one branch that are read at one offset."""
+
+    branch: int
+    channels: slice
+    columns: slice
+    dy: int
+    dx: int
+
+
+class _Taps:
+    """The channels of all branches, sorted by where they are read.
+
+    Those read in place (``still``) multiply as they lie, for all branches
+    at once. Those that move are copied to columns.
+    """
+
+    def __init__(self, channels, kernel_size, branches):
+        self.still, self.moving, self.num_columns = [], [], 0
+        for branch, kernel in enumerate(
+                branch_kernels(kernel_size, branches)):
+            period = kernel[0] * kernel[1]
+            offsets = cycle_offsets(min(period, channels), kernel).tolist()
+            for first, (dy, dx) in enumerate(offsets):
+                group = slice(first, channels, period)
+                start = self.num_columns
+                if (dy, dx) == (0, 0):
+                    self.still.append((branch, group))
+                    continue
+                self.num_columns += len(range(channels)[group])
+                self.moving.append(_Tap(
+                    branch, group, slice(start, self.num_columns), dy, dx))
+
+    def split(self, weight):
+        """(B, R, O, C) -> (B, C, O) in place and (B, columns, O) moved."""
+        still = torch.zeros_like(weight[:, 0])
+        for branch, group in self.still:
+            still[..., group] += weight[:, branch, :, group]
+        moved = weight.new_empty(*still.shape[:2], self.num_columns)
+        for tap in self.moving:
+            moved[..., tap.columns] = weight[:, tap.branch, :, tap.channels]
+        return still.transpose(1, 2), moved.transpose(1, 2)
+
+    def join(self, still, moved, branches):
+        """Gradients (B, C, O) and (B, columns, O) -> (B, R, O, C)."""
+        weight = still.new_empty(
+            still.shape[0], branches, still.shape[2], still.shape[1])
+        for branch, group in self.still:
+            weight[:, branch, :, group] = still[:, group].transpose(1, 2)
+        for tap in self.moving:
+            weight[:, tap.branch, :, tap.channels] = (
+                moved[:, tap.columns].transpose(1, 2))
+        return weight
+
+    def copy(self, x, chunk, columns):
+        """Write what the taps read of ``x`` at the chunk's positions."""
+        for tap in self.moving:
+            there, here, outside = _pair(tap, x, chunk, columns)
+            here.copy_(there)
+            for strip in outside:
+                strip.zero_()
+
+    def add(self, columns, chunk, dx):
+        """The adjoint: add the columns to where they were read."""
+        for tap in self.moving:
+            there, here, _ = _pair(tap, dx, chunk, columns)
+            there.add_(here)
+
+
+def _pair(tap, maps, chunk, columns):
+    """What a tap reads of the maps, where it goes, and what stays zero."""
+    images, top, bottom = chunk
+    height, width = maps.shape[1:3]
+    i0, i1 = _inside(top, bottom, height, tap.dy)
+    j0, j1 = _inside(0, width, width, tap.dx)
+    there = maps[images, i0 + tap.dy:i1 + tap.dy, j0 + tap.dx:j1 + tap.dx,
+                 tap.channels]
+    columns = columns[..., tap.columns]
+    outside = (columns[:, :i0 - top], columns[:, i1 - top:],
+               columns[:, :, :j0], columns[:, :, j1:])
+    return there, columns[:, i0 - top:i1 - top, j0:j1], outside
+
+
+def _inside(start, end, size, move):
+    """Part of [start, end) that stays within [0, size) when moved."""
+    start = min(max(start, -move), end)
+    return start, max(min(end, size - move), start)
+
+
+def _chunks(x):
+    """Windows (images, top, bottom), of some _POSITIONS each on a CPU."""
+    images, height, width, _ = x.shape
+    area = height * width
+    if not x.is_cpu:
+        yield slice(0, images), 0, height
+    elif area <= _POSITIONS:
+        step = _POSITIONS // max(1, area)
+        for first in range(0, images, step):
+            yield slice(first, min(first + step, images)), 0, height
+    else:
+        step = max(1, _POSITIONS // width)
+        for image in range(images):
+            for top in range(0, height, step):
+                yield (slice(image, image + 1), top,
+                       min(top + step, height))
+
+
+def _columns(x, taps, more=0):
+    """Each chunk and room for its columns, ``more`` of them holding ones."""
+    room = None
+    for chunk in _chunks(x):
+        images, top, bottom = chunk
+        n, rows = len(range(x.shape[0])[images]), bottom - top
+        if room is None:
+            room = x.new_ones(n, rows, x.shape[2], taps.num_columns + more)
+        yield chunk, room[:n, :rows]
+
+
+def _positions(maps, chunk):
+    """The positions of a chunk, (images, positions, channels)."""
+    images, top, bottom = chunk
+    return maps[images, top:bottom].flatten(1, 2)
+
+
+def _product(x, weight, bias, shortcut, size_h, size_w):
+    x = x.contiguous()
+    taps = _Taps(x.shape[3], (size_h, size_w), weight.shape[1])
+    still, moved = taps.split(weight.expand(x.shape[0], -1, -1, -1))
+    if bias is not None:
+        # The bias is the weight of one more column, which holds ones.
+        bias = bias.expand(x.shape[0], -1)[:, None]
+        moved = torch.cat([moved, bias], 1)
+    y = x.new_empty(*x.shape[:3], weight.shape[2])
+    for chunk, columns in _columns(x, taps, bias is not None):
+        images = chunk[0]
+        here, out = _positions(x, chunk), _positions(y, chunk)
+        if shortcut is None:
+            torch.bmm(here, still[images], out=out)
+        else:
+            torch.baddbmm(
+                _positions(shortcut, chunk), here, still[images], out=out)
+        taps.copy(x, chunk, columns)
+        out.baddbmm_(columns.flatten(1, 2), moved[images])
+    return y
+
+
+def _product_backward_x(dy, weight, size_h, size_w):
+    dy = dy.contiguous()
+    taps = _Taps(weight.shape[3], (size_h, size_w), weight.shape[1])
+    still, moved = taps.split(weight.expand(dy.shape[0], -1, -1, -1))
+    dx = torch.bmm(dy.flatten(1, 2), still.transpose(1, 2))
+    dx = dx.unflatten(1, dy.shape[1:3])
+    for chunk, columns in _columns(dy, taps):
+        torch.bmm(_positions(dy, chunk), moved[chunk[0]].transpose(1, 2),
+                  out=columns.flatten(1, 2))
+        taps.add(columns, chunk, dx)
+    return dx
+
+
+def _product_backward_weight(x, dy, size_h, size_w, branches, shared):
+    x, dy = x.contiguous(), dy.contiguous()
+    taps = _Taps(x.shape[3], (size_h, size_w), branches)
+    grad = dy.flatten(1, 2)
+    still = torch.bmm(x.flatten(1, 2).transpose(1, 2), grad)
+    # Sums over chunks are kept in single precision at least.
+    moved = x.new_zeros(
+        x.shape[0], taps.num_columns, dy.shape[3],
+        dtype=torch.promote_types(x.dtype, torch.float32))
+    for chunk, columns in _columns(x, taps):
+        taps.copy(x, chunk, columns)
+        moved[chunk[0]] += torch.bmm(
+            columns.flatten(1, 2).transpose(1, 2), _positions(dy, chunk))
+    dweight, dbias = taps.join(still, moved, branches), grad.sum(1)
+    if shared:
+        return dweight.sum(0, keepdim=True), dbias.sum(0, keepdim=True)
+    return dweight, dbias
+
+
+cycle_product_torch = Product(
+    'torch', _product, _product_backward_x, _product_backward_weight)

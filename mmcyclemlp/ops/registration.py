@@ -1,0 +1,80 @@
+"""Make differentiable ops of plain functions, on every torch."""
+
+from __future__ import annotations
+
+from typing import Callable
+
+import torch
+from torch import Tensor
+
+# torch.library.custom_op came with torch 2.4.
+HAS_CUSTOM_OP = hasattr(torch.library, 'custom_op')
+
+
+def register(
+    name: str,
+    schema: str,
+    forward: Callable,
+    fake: Callable,
+    setup_context: Callable | None = None,
+    backward: Callable | None = None,
+) -> Callable:
+    """Give a function a derivative, and torch.compile a name for it.
+
+    Where torch has it the function becomes ``torch.ops.mmcyclemlp.<name>``,
+    which compiles as one node without a graph break; else it becomes an
+    ``autograd.Function`` with the same formulas.
+
+    Args:
+        name: Name of the op within the namespace ``mmcyclemlp``.
+        schema: Its arguments and results in torch's schema language.
+        forward: Computes it. May neither change nor return its inputs.
+        fake: Gives empty results of the shapes, dtypes and strides that
+            ``forward`` gives.
+        setup_context: ``(ctx, inputs, output)``, saves what ``backward``
+            needs. None if the op has no derivative.
+        backward: ``(ctx, *grads)``, gradients of all inputs.
+
+    Returns:
+        The op, called with positional arguments.
+    """
+    if HAS_CUSTOM_OP:
+        op = torch.library.custom_op(
+            f'mmcyclemlp::{name}', forward, mutates_args=(), schema=schema)
+        op.register_fake(fake)
+        if backward is not None:
+            op.register_autograd(backward, setup_context=setup_context)
+        return op
+    if backward is None:
+        return forward
+    function = type(
+        name, (torch.autograd.Function, ),
+        dict(forward=staticmethod(forward),
+             setup_context=staticmethod(setup_context),
+             backward=staticmethod(backward)))
+    return function.apply
+
+
+def autocast(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:
+    """Cast to the dtype of the autocast region that is open, if one is.
+
+    As torch does for a matrix product: float64 stays, and so does None.
+    """
+    device = tensors[0].device.type
+    if HAS_CUSTOM_OP:
+        enabled = torch.is_autocast_enabled(device)
+    elif device == 'cpu':
+        enabled = torch.is_autocast_cpu_enabled()
+    else:
+        enabled = torch.is_autocast_enabled()
+    if not enabled:
+        return tensors
+    if HAS_CUSTOM_OP:
+        dtype = torch.get_autocast_dtype(device)
+    elif device == 'cpu':
+        dtype = torch.get_autocast_cpu_dtype()
+    else:
+        dtype = torch.get_autocast_gpu_dtype()
+    return tuple(
+        t if t is None or t.dtype == torch.float64 else t.to(dtype)
+        for t in tensors)

@@ -1,0 +1,53 @@
+"""Backend ``triton``: one kernel for each product, on a GPU.
+
+Importing this imports no Triton; the first use of an op does.
+"""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor
+
+__all__ = ['cycle_product_triton', 'unavailable_reason']
+
+# What cannot change while Python runs, found once: torch.compile traces
+# unavailable_reason and could not trace this.
+_HAS_CUSTOM_OP = hasattr(torch.library, 'custom_op')
+_HAS_TRITON = find_spec('triton') is not None
+_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+
+def unavailable_reason(x: Tensor) -> str | None:
+    """Why this backend cannot run on ``x``, or None if it can.
+
+    It runs off a GPU only under Triton's interpreter (``TRITON_INTERPRET=1``
+    in the environment before Triton is imported): slowly, for tests.
+    """
+    if not _HAS_CUSTOM_OP:
+        return f'it needs torch 2.4 or later, got {torch.__version__}'
+    if not _HAS_TRITON:
+        return 'it needs triton, which is not installed'
+    if x.dtype not in _DTYPES:
+        return f'it needs float32, float16 or bfloat16, got {x.dtype}'
+    if x.is_cuda:
+        capability = torch.cuda.get_device_capability(x.device)
+        if capability < (8, 0):
+            return ('it needs a GPU of compute capability 8.0 or higher, got '
+                    f'{capability[0]}.{capability[1]}')
+    elif os.environ.get('TRITON_INTERPRET') != '1':
+        return f'it needs a tensor on a GPU, got {x.device}'
+    elif x.dtype == torch.bfloat16:
+        return f"Triton's interpreter cannot multiply {x.dtype}"
+    return None
+
+
+def __getattr__(name: str):
+    if name != 'cycle_product_triton':
+        raise AttributeError(
+            f'module {__name__!r} has no attribute {name!r}')
+    from .product import cycle_product_triton
+
+    return cycle_product_triton
