@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,11 @@ import pytest
 import torch
 
 ROOT = Path(__file__).parent.parent
+
+# Without a GPU the kernels are tested in Triton's interpreter, which has to
+# be asked for before Triton is imported.
+if not torch.cuda.is_available():
+    os.environ.setdefault('TRITON_INTERPRET', '1')
 
 # Tests run side by side; more threads than cores would only wait.
 torch.set_num_threads(1)

@@ -15,9 +15,9 @@ cd "$(dirname "$0")/.."
 case $family in
     # torch 2.14 headers demand C++20, which mmcv 2.3.6 is not compiled as.
     onedl)     torch='torch==2.13.0' vision='torchvision==0.28.*'
-               mmcv='onedl-mmcv==2.3.6' ;;
+               mmcv='onedl-mmcv==2.3.6' extras='onedl,triton,dev' ;;
     openmmlab) torch='torch==2.1.2' vision='torchvision==0.16.2'
-               mmcv='mmcv==2.1.0' ;;
+               mmcv='mmcv==2.1.0' extras='openmmlab,dev' ;;
     *) echo "make_env.sh: no family '$family': onedl or openmmlab" >&2
        exit 2 ;;
 esac
@@ -59,7 +59,7 @@ if [ -z "$wheel" ]; then
     wheel=$(ls "$cache/$pattern"-*.whl)
 fi
 pip install -q --no-deps "$wheel"
-pip install -q --no-build-isolation -e ".[$family,dev]"
+pip install -q --no-build-isolation -e ".[$extras]"
 # The headless files go on top: they need no libGL from the system.
 opencv=$("$venv/bin/python" -c \
     'from importlib.metadata import version; print(version("opencv-python"))')

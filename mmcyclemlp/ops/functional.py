@@ -40,8 +40,8 @@ def cycle_fc(
             the channels cycle through. ``(1, 3)`` moves along the width.
         backend: ``'triton'`` (one kernel, on a GPU), ``'torch'`` (channel
             moves and a matrix product), ``'reference'`` (deformable
-            convolution), or None: ``'triton'`` where it can run, else
-            ``'torch'``.
+            convolution), or None: ``'triton'`` in half precision where it
+            can run, else ``'torch'``.
 
     Returns:
         Tensor of shape (N, O, H, W).
@@ -61,12 +61,13 @@ def cycle_fc(
         raise ValueError(
             f'cycle_fc takes bias of (O,), got {bias.shape=} for '
             f'{weight.shape=}')
+    if backend != 'reference':
+        x, weight, bias = autocast(x, weight, bias)
     backend = _resolve(backend, x)
     if backend == 'reference':
         return reference.cycle_fc_reference(x, weight, bias, kernel_size)
     if backend == 'torch':
         return shift.cycle_fc_torch(x, weight, bias, kernel_size)
-    x, weight, bias = autocast(x, weight, bias)
     y = triton.cycle_product_triton(
         x.permute(0, 2, 3, 1), weight.reshape(1, 1, *weight.shape[:2]),
         None if bias is None else bias[None], None, kernel_size)
@@ -102,9 +103,9 @@ def cycle_mixer(
         scale: (B,), what each sample's result is multiplied by.
         backend: ``'triton'`` (fused, on a GPU), ``'torch'`` (on any
             device), ``'reference'`` (the textbook, with deformable
-            convolutions), or None: ``'triton'`` where it can run, else
-            ``'torch'``. The first two never form the branches, except
-            where a map is so small that they cost less.
+            convolutions), or None: ``'triton'`` in half precision where it
+            can run, else ``'torch'``. The first two never form the
+            branches, except where a map is so small that they cost less.
 
     Returns:
         Tensor of shape (B, H, W, C).
@@ -127,13 +128,14 @@ def cycle_mixer(
                 f'cycle_mixer takes {name} of {shape}, with the channels of '
                 f'x, got {tuple(tensor.shape)} for {x.shape=}')
     _check_residual('cycle_mixer', x.shape, x, shortcut, scale)
+    if backend != 'reference':
+        x, shortcut, *tensors = autocast(x, shortcut, *weights)
+        weights = MixerWeights(*tensors)
     backend = _resolve(backend, x)
     if backend == 'reference':
         return _residual(
             reference.cycle_mixer_reference(
                 x, weights, reweight, kernel_size), shortcut, scale)
-    x, shortcut, *weights = autocast(x, shortcut, *weights)
-    weights = MixerWeights(*weights)
     if mixer.branches_cost_less(x.shape[1] * x.shape[2], channels):
         y = reference.cycle_mixer_reference(
             x, weights, reweight, kernel_size,
@@ -226,8 +228,10 @@ def check_backend(backend: str | None) -> str | None:
 def _resolve(backend: str | None, x: Tensor) -> str:
     """Name of the backend asked for, or of the best that can run."""
     if check_backend(backend) is None:
-        fused = x.is_cuda and triton.unavailable_reason(x) is None
-        return 'triton' if fused else 'torch'
+        # In single precision cuBLAS is the better at products.
+        half = x.is_cuda and x.dtype in (torch.float16, torch.bfloat16)
+        runs = half and triton.unavailable_reason(x) is None
+        return 'triton' if runs else 'torch'
     reason = None
     if backend == 'triton':
         reason = triton.unavailable_reason(x)

@@ -35,7 +35,7 @@ def _pieces(x, hidden_channels):
         number = max(1, round(size / _BYTES))
     step = max(1, -(-rows // number))
     return [slice(first, min(first + step, rows))
-            for first in range(0, rows, step)]
+            for first in range(0, max(1, rows), step)]
 
 
 def keeps_hidden(x: Tensor) -> bool:

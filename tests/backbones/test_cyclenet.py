@@ -201,11 +201,20 @@ def test_with_cp_gives_the_same_gradients():
 def test_drop_path_drops_whole_samples_and_keeps_the_mean():
     from mmcyclemlp.backbones.cyclenet import DropPath
 
-    drop = DropPath(0.25)
-    y = drop(torch.ones(4000, 2, 3))
-    assert all(len(sample.unique()) == 1 for sample in y[:50])
-    assert abs(y.mean().item() - 1) < 0.05
-    assert torch.equal(drop.eval()(y), y)
+    x = torch.ones(4000, 2, 3)
+    factor = DropPath(0.25)(x)
+    assert factor.shape == (4000, )
+    assert set(factor.tolist()) == {0., factor.max().item()}
+    assert abs(factor.mean().item() - 1) < 0.05
+    assert DropPath(0.25).eval()(x) is None
+    assert DropPath(0.25, skip_lam=2.).eval()(x).unique().item() == 0.5
+
+
+def test_drop_path_drops_both_branches():
+    model = small(drop_path_rate=0.5).train()
+    block, x = model.network[6][0], torch.randn(64, 2, 3, 24).double()
+    unchanged = (block(x) == x).flatten(1).all(1).float().mean()
+    assert 0.1 < unchanged < 0.45  # a quarter is expected
 
 
 def test_drop_path_grows_linearly():
@@ -218,6 +227,80 @@ def test_drop_rate_is_not_ignored():
     model = small(drop_rate=0.5).train()
     x = torch.randn(1, 3, 32, 32, dtype=torch.float64)
     assert not torch.equal(model(x)[3], model(x)[3])
+
+
+@pytest.mark.parametrize('arch', ARCHS)
+def test_all_sizes_equal_the_textbook(arch):
+    # In double precision, and in single precision as near as that goes.
+    for dtype, rounding in ((torch.float64, 1e-12), (torch.float32, 1e-5)):
+        torch.manual_seed(0)
+        model = CycleNet(arch, fork_last3=False).to(dtype).eval()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(0.02 * torch.randn_like(parameter))
+            x = torch.randn(1, 3, 72, 104, dtype=dtype)
+            expected = definition.backbone(
+                model.double().state_dict(), x.double(),
+                model.arch_settings[arch]['depths'])
+            outs = model.to(dtype)(x)
+        for ours, theirs in zip(outs, expected):
+            error = (ours.double() - theirs).abs().max()
+            assert error <= rounding * theirs.abs().max()
+
+
+@pytest.mark.parametrize('backend', ['torch', 'triton', 'reference'])
+def test_backends_give_the_same(backend):
+    from mmcyclemlp.ops import triton
+
+    x = torch.randn(2, 3, 64, 96)
+    if backend == 'triton' and triton.unavailable_reason(x):
+        pytest.skip(triton.unavailable_reason(x))
+    expected, model = small().float(), small(backend=backend).float()
+    model.load_state_dict(expected.state_dict())
+    for a, b in zip(model(x), expected(x)):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_mixed_precision_trains_as_the_textbook_does():
+    def losses(backend, enabled=True):
+        torch.manual_seed(0)
+        model = CycleNet(SMALL, fork_feat=False, num_classes=4,
+                         backend=backend)
+        optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
+        history = []
+        for step in range(100):
+            torch.manual_seed(step)
+            y = torch.randint(4, (8, ))
+            # The class is where it is bright.
+            x = torch.randn(8, 3, 32, 32) + y.view(-1, 1, 1, 1) * (
+                torch.linspace(-1, 1, 32))
+            with torch.autocast('cpu', torch.bfloat16, enabled):
+                loss = nn.functional.cross_entropy(model(x).float(), y)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            history.append(loss.item())
+        return torch.tensor(history)
+
+    ours, textbook = losses(None), losses('reference')
+    exact = losses('reference', enabled=False)
+    assert ours.isfinite().all()
+    assert ours[-20:].mean() < 0.7 * ours[:5].mean()
+    assert (ours[:10] - textbook[:10]).abs().max() < 0.02
+    # Afterwards rounding grows, in the textbook as well: that is the noise.
+    noise = (textbook - exact).abs().mean()
+    assert (ours - exact).abs().mean() < 1.5 * noise
+
+
+def test_two_runs_are_bit_equal():
+    runs = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        model = CycleNet(SMALL, drop_path_rate=0.2).train()
+        outs = model(torch.randn(2, 3, 96, 128))
+        sum(y.square().mean() for y in outs).backward()
+        runs.append([*outs, *(p.grad for p in model.parameters())])
+    assert all(torch.equal(a, b) for a, b in zip(*runs))
 
 
 def test_skip_lam_divides_the_branches():
@@ -248,8 +331,10 @@ def test_compile():
     model = CycleNet(dict(embed_dims=[8], depths=[1], mlp_ratios=[2]),
                      out_indices=(0, ))
     x = torch.randn(2, 3, 32, 32)
+    compiled = torch.compile(
+        model, fullgraph=hasattr(torch.library, 'custom_op'))
     torch.testing.assert_close(
-        torch.compile(model)(x)[0], model(x)[0], rtol=1e-4, atol=1e-4)
+        compiled(x)[0], model(x)[0], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
@@ -277,6 +362,8 @@ def test_gpu_autocast(dtype):
     (dict(frozen_stages=5), '-1 to 4, got 5'),
     (dict(norm_cfg=dict(type='BN')), "norm_cfg.*'BN'"),
     (dict(act_cfg=dict(type='Gelu')), "act_cfg.*'Gelu'"),
+    (dict(act_cfg=dict(type='GELU', approximate='tanh')), 'approximate'),
+    (dict(backend='cuda'), "triton, torch, reference.*'cuda'"),
     (dict(init_cfg=dict(type='Pretrain', checkpoint='x')), 'Pretrained'),
     (dict(init_cfg=dict(type='Pretrained', chekpoint='x')), 'chekpoint'),
 ])

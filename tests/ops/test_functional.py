@@ -1,6 +1,9 @@
+import random
+
 import pytest
 import torch
 from definition import cycle_fc as definition
+from definition import cycle_fc_dense as dense_definition
 
 from mmcyclemlp.ops import cycle_fc, functional
 
@@ -21,7 +24,7 @@ def example(shape=(2, 7, 5, 6), out=4, dtype=torch.float64, device='cpu'):
     x = torch.randn(shape, dtype=dtype, device=device)
     weight = torch.randn(out, shape[1], 1, 1, dtype=dtype, device=device)
     bias = torch.randn(out, dtype=dtype, device=device)
-    return x, weight, bias
+    return [x, weight, bias]
 
 
 @pytest.mark.parametrize('backend', BACKENDS)
@@ -167,7 +170,7 @@ def test_gpu(channels_last):
     (dict(kernel_size=(2, 3)), r'odd.*\(2, 3\)'),
     (dict(kernel_size=3), r'odd.*kernel_size=3'),
     (dict(kernel_size=(1, 3, 1)), r'odd.*\(1, 3, 1\)'),
-    (dict(backend='cuda'), r"reference.*torch.*backend='cuda'"),
+    (dict(backend='cuda'), r"triton.*torch.*reference.*backend='cuda'"),
 ])
 def test_errors_name_the_value(change, message):
     x, weight, bias = example()
@@ -176,11 +179,43 @@ def test_errors_name_the_value(change, message):
         cycle_fc(**arguments)
 
 
-def test_backend_that_cannot_run_says_why(monkeypatch):
+@pytest.mark.parametrize('name', ['triton', 'reference'])
+def test_backend_that_cannot_run_says_why(name, monkeypatch):
     x, weight, bias = example()
-    implementation, _ = functional._BACKENDS['reference']
-    monkeypatch.setitem(functional._BACKENDS, 'reference',
-                        (implementation, lambda x: 'the moon is full'))
-    with pytest.raises(RuntimeError, match='reference.*the moon is full'):
-        cycle_fc(x, weight, bias, backend='reference')
+    module = getattr(functional, name)
+    monkeypatch.setattr(
+        module, 'unavailable_reason', lambda *_: 'the moon is full')
+    with pytest.raises(RuntimeError, match=f'{name}.*the moon is full'):
+        cycle_fc(x, weight, bias, backend=name)
     cycle_fc(x, weight, bias)  # the best that can run is chosen all the same
+
+
+def test_2000_random_shapes():
+    """Output and gradients against an ordinary convolution, in seconds."""
+    random.seed(0)
+    for case in range(2000):
+        kernel = random.choice(KERNELS)
+        shape = [random.choice((0, 1, 2, 3)), random.randint(1, 17),
+                 random.randint(1, 9), random.randint(1, 9)]
+        inputs = example(shape, random.randint(1, 9))
+        if case % 2:
+            inputs[0] = inputs[0].to(memory_format=torch.channels_last)
+        inputs = [t.requires_grad_() for t in inputs]
+        ours = cycle_fc(*inputs, kernel)
+        theirs = dense_definition(*inputs, kernel)
+        torch.testing.assert_close(
+            ours, theirs, msg=lambda m: f'{shape} {kernel}: {m}')  # noqa
+        grad = torch.randn_like(ours)
+        for a, b in zip(torch.autograd.grad(ours, inputs, grad),
+                        torch.autograd.grad(theirs, inputs, grad)):
+            torch.testing.assert_close(
+                a, b, msg=lambda m: f'{shape} {kernel}: {m}')  # noqa
+
+
+def test_both_definitions_agree():
+    for kernel in KERNELS:
+        for shape in ((2, 11, 5, 6), (1, 7, 1, 9)):
+            x, weight, bias = example(shape)
+            torch.testing.assert_close(
+                dense_definition(x, weight, bias, kernel),
+                definition(x, weight, bias, kernel))

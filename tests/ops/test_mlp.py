@@ -58,15 +58,13 @@ def test_pieces_cover_every_row_once():
 
 
 def test_narrow_layers_are_recomputed_on_a_cpu():
-    # Then the backward pass holds the input, and nothing as large as the
-    # hidden layer.
+    # Then the backward pass holds nothing as large as the hidden layer.
     for channels, kept in ((64, False), (320, True)):
-        x = torch.empty(8, channels)
-        assert mlp.keeps_hidden(x) == kept
-        inputs = example((2, 4), channels, torch.float32)
-        y = residual_mlp(*inputs)
-        saved = y.grad_fn.next_functions[0][0].saved_tensors
-        assert any(t.shape == (8, 12) for t in saved) == kept
+        saved = []
+        with torch.autograd.graph.saved_tensors_hooks(
+                lambda t: saved.append(t.shape) or t, lambda t: t):
+            residual_mlp(*example((2, 4), channels))
+        assert ((8, 12) in saved) == kept
 
 
 @pytest.mark.parametrize('layout', ['expanded', 'cut-from-cat'])

@@ -24,7 +24,7 @@ def test_reason_when_no_library_is_there(monkeypatch):
         raise ImportError(name)
 
     monkeypatch.setattr(reference.importlib, 'import_module', fail)
-    reason = reference.unavailable_reason(torch.zeros(1, 1, 1, 1))
+    reason = reference.unavailable_reason()
     assert 'torchvision or mmcv' in reason
 
 

@@ -1,0 +1,40 @@
+import pytest
+import torch
+
+from mmcyclemlp.ops import registration
+
+
+def make_square(name):
+    def save(ctx, inputs, output):
+        ctx.save_for_backward(*inputs)
+
+    def grads(ctx, dy):
+        return 2 * ctx.saved_tensors[0] * dy
+
+    return registration.register(
+        name, '(Tensor x) -> Tensor', lambda x: x.square(),
+        torch.empty_like, save, grads)
+
+
+@pytest.mark.parametrize('has_custom_op', [False, True])
+def test_register(has_custom_op, monkeypatch):
+    if has_custom_op and not registration.HAS_CUSTOM_OP:
+        pytest.skip('torch is older than 2.4')
+    monkeypatch.setattr(registration, 'HAS_CUSTOM_OP', has_custom_op)
+    square = make_square(f'test_square_{has_custom_op}')
+    x = torch.tensor([1., -3.], requires_grad=True)
+    y = square(x)
+    assert y.tolist() == [1, 9]
+    y.sum().backward()
+    assert x.grad.tolist() == [2, -6]
+    assert hasattr(torch.ops.mmcyclemlp,
+                   'test_square_True') == has_custom_op
+
+
+def test_autocast_casts_what_torch_would():
+    single, double = torch.ones(2), torch.ones(2).double()
+    assert registration.autocast(single, None) == (single, None)
+    with torch.autocast('cpu', torch.bfloat16):
+        cast = registration.autocast(single, double, None)
+    assert cast[0].dtype == torch.bfloat16
+    assert cast[1] is double and cast[2] is None

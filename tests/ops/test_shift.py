@@ -1,0 +1,77 @@
+import definition
+import pytest
+import torch
+
+from mmcyclemlp.ops import shift
+from mmcyclemlp.ops.product import branch_kernels
+
+# (B, H, W, C): one chunk, several, several images in one.
+SHAPES = {
+    'odd': (2, 5, 7, 8),
+    'one-pixel': (3, 1, 1, 7),
+    'narrower-than-kernel': (1, 9, 2, 64),
+    'high': (2, 200, 100, 4),
+    'many-images': (300, 7, 7, 5),
+    'batch-0': (0, 4, 4, 6),
+    'height-0': (2, 0, 4, 6),
+}
+
+
+def expected(x, weight, bias, shortcut, kernel_size):
+    y = 0
+    kernels = branch_kernels(kernel_size, weight.shape[1])
+    for kernel, branch in zip(kernels, weight.unbind(1)):
+        eye = torch.eye(x.shape[3]).to(x)[..., None, None]
+        moved = definition.cycle_fc_dense(
+            x.permute(0, 3, 1, 2), eye, None, kernel).permute(0, 2, 3, 1)
+        y = y + torch.einsum('bhwc,boc->bhwo', moved,
+                             branch.expand(x.shape[0], -1, -1))
+    return y + bias[:, None, None] + shortcut
+
+
+@pytest.mark.parametrize('branches', [1, 3])
+@pytest.mark.parametrize('shared', [False, True])
+@pytest.mark.parametrize('shape', SHAPES.values(), ids=SHAPES)
+def test_product_equals_definition(shape, shared, branches):
+    b, h, w, c = shape
+    for kernel in ((1, 3), (3, 1), (3, 3), (1, 1)):
+        inputs = [
+            torch.randn(size, dtype=torch.float64, requires_grad=True)
+            for size in ((b, h, w, c), (1 if shared else b, branches, 6, c),
+                         (1 if shared else b, 6), (b, h, w, 6))]
+        y = shift.cycle_product_torch(*inputs, kernel)
+        if h == 0:
+            assert y.shape == (b, h, w, 6)
+            continue
+        theirs = expected(*inputs, kernel)
+        grad = torch.randn_like(y)
+        for ours, other in zip(
+                (y, *torch.autograd.grad(y, inputs, grad)),
+                (theirs, *torch.autograd.grad(theirs, inputs, grad))):
+            torch.testing.assert_close(ours, other, rtol=1e-9, atol=1e-9)
+
+
+def test_product_to_second_order():
+    inputs = [torch.randn(size, dtype=torch.float64, requires_grad=True)
+              for size in ((2, 3, 4, 5), (2, 3, 2, 5), (2, 2), (2, 3, 4, 2))]
+
+    def product(*inputs):
+        return shift.cycle_product_torch(*inputs, (1, 3))
+
+    assert torch.autograd.gradcheck(product, inputs)
+    assert torch.autograd.gradgradcheck(product, inputs)
+
+
+@pytest.mark.skipif(not hasattr(torch.library, 'opcheck'),
+                    reason='torch.library.opcheck came with torch 2.4')
+def test_product_is_an_op_in_good_order():
+    x, weight, bias, shortcut = (
+        torch.randn(size, requires_grad=True)
+        for size in ((2, 3, 4, 5), (2, 3, 2, 5), (2, 2), (2, 3, 4, 2)))
+    ops = torch.ops.mmcyclemlp
+    for op, arguments in (
+            (ops.product_torch, (x, weight, bias, shortcut, 1, 3)),
+            (ops.product_torch_backward_x, (shortcut, weight, 1, 3)),
+            (ops.product_torch_backward_weight,
+             (x, shortcut, 1, 3, 3, False))):
+        torch.library.opcheck(op.default, arguments)
