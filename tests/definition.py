@@ -1,8 +1,9 @@
 """The operator and the network from their formulas, slowly, on their own.
 
 Twice for the operator: a channel at a time, and for larger maps as an
-ordinary convolution, which the network uses too. Written from the paper's equations and the keys of the released files; shares
-no code with the package. The tests hold everything else to it.
+ordinary convolution, which the network uses too. Written from the paper's
+equations and the keys of the released files; shares no code with the
+package. The tests hold everything else to it.
 """
 
 import torch

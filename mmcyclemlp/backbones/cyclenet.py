@@ -15,8 +15,13 @@ import torch
 import torch.utils.checkpoint as cp
 from torch import nn
 
-from ..ops import (CycleFC, MixerWeights, check_backend, cycle_mixer,
-                   residual_mlp)
+from ..ops import (
+    CycleFC,
+    MixerWeights,
+    check_backend,
+    cycle_mixer,
+    residual_mlp,
+)
 from .checkpoint import adapt_state_dict, load_pretrained
 
 logger = logging.getLogger('mmcyclemlp')

@@ -4,5 +4,12 @@ from .functional import check_backend, cycle_fc, cycle_mixer, residual_mlp
 from .modules import CycleFC
 from .reference import MixerWeights, cycle_offsets
 
-__all__ = ['CycleFC', 'MixerWeights', 'check_backend', 'cycle_fc', 'cycle_mixer',
-           'cycle_offsets', 'residual_mlp']
+__all__ = [
+    'CycleFC',
+    'MixerWeights',
+    'check_backend',
+    'cycle_fc',
+    'cycle_mixer',
+    'cycle_offsets',
+    'residual_mlp',
+]
