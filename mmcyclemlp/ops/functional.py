@@ -178,8 +178,10 @@ def residual_mlp(
         Tensor of shape (B, ..., O).
 
     Raises:
-        ValueError: A shape or the name of the activation is wrong.
+        ValueError: A shape, or the name of the activation or of the
+            backend, is wrong.
     """
+    check_backend(backend)
     if activation not in mlp.ACTIVATIONS:
         raise ValueError(
             f'residual_mlp knows the activations {sorted(mlp.ACTIVATIONS)}, '

@@ -37,9 +37,9 @@ class Product:
             -> (dweight, dbias)``.
 
     Shape:
-        x (B, H, W, C), contiguous; weight (B, R, O, C), or (1, R, O, C) to
-        be shared by all images, R = 1 or 3; bias likewise (B, O) or (1, O);
-        shortcut and y (B, H, W, O).
+        x (B, H, W, C); weight (B, R, O, C), or (1, R, O, C) to be shared
+        by all images, R = 1 or 3; bias likewise (B, O) or (1, O); shortcut
+        and y (B, H, W, O). Inputs of any strides, results contiguous.
     """
 
     def __init__(self, name: str, forward: Callable, backward_x: Callable,

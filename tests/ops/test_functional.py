@@ -179,6 +179,39 @@ def test_errors_name_the_value(change, message):
         cycle_fc(**arguments)
 
 
+@pytest.mark.parametrize('channels_last', [False, True])
+def test_triton_by_name(channels_last):
+    x, weight, bias = example(dtype=torch.float32)
+    reason = functional.triton.unavailable_reason(x)
+    if reason is not None:
+        pytest.skip(reason)
+    if channels_last:
+        x = x.to(memory_format=torch.channels_last)
+    for kernel in ((1, 3), (3, 1)):
+        for b in (bias, None):
+            y = cycle_fc(x, weight, b, kernel, backend='triton')
+            torch.testing.assert_close(
+                y, definition(x, weight, b, kernel), rtol=1e-5, atol=1e-5)
+            assert y.is_contiguous() == (not channels_last)
+
+
+def test_default_takes_what_can_run():
+    class Map:
+        def __init__(self, dtype, is_cuda=True):
+            self.dtype, self.is_cuda = dtype, is_cuda
+
+    def resolved(x, reason=None):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(functional.triton, 'unavailable_reason',
+                          lambda x: reason)
+            return functional._resolve(None, x)
+
+    assert resolved(Map(torch.bfloat16)) == 'triton'
+    assert resolved(Map(torch.bfloat16), 'no triton') == 'torch'
+    assert resolved(Map(torch.float32)) == 'torch'
+    assert resolved(Map(torch.bfloat16, is_cuda=False)) == 'torch'
+
+
 @pytest.mark.parametrize('name', ['triton', 'reference'])
 def test_backend_that_cannot_run_says_why(name, monkeypatch):
     x, weight, bias = example()
