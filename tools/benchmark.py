@@ -603,6 +603,8 @@ class Bench:
     def set_up(self, case, row, expected):
         name = row.contender
         checked, train = name in case.checked, case.question == 'train'
+        if name == 'triton' and not self.gpu:
+            raise LeftOut('it needs a GPU, or runs in an interpreter')
         if checked:
             row.error = self.proof(case, name)
         if train and not self.gpu:
