@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .product import branch_kernels
-from .reference import MixerWeights, cycle_offsets
+from .reference import MixerWeights, offset_classes
 from .registration import register
 
 
@@ -92,10 +92,7 @@ def _borders(maps, size_h, size_w):
     """(branch, channels, strips of the maps that the move pushes out)."""
     height, width, channels = maps.shape[1:]
     for branch, kernel in enumerate(branch_kernels((size_h, size_w), 2)):
-        period = size_h * size_w
-        offsets = cycle_offsets(min(period, channels), kernel).tolist()
-        for first, (dy, dx) in enumerate(offsets):
-            group = slice(first, channels, period)
+        for group, dy, dx in offset_classes(channels, kernel):
             rows, other_rows = _leaving(height, dy)
             columns, _ = _leaving(width, dx)
             strips = []

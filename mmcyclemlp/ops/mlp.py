@@ -61,10 +61,11 @@ def _mlp(x, weight1, bias1, weight2, bias2, shortcut, scale, activation,
         hidden = torch.addmm(bias1, x[rows], weight1.t(),
                              out=room[:rows.stop - rows.start])
         hidden = act(hidden) if keep else act_(hidden)
-        out = F.linear(hidden, weight2, bias2)
         if scale is None:
-            torch.add(shortcut[rows], out, out=y[rows])
+            torch.add(shortcut[rows], bias2, out=y[rows])
+            y[rows].addmm_(hidden, weight2.t())
         else:
+            out = F.linear(hidden, weight2, bias2)
             torch.addcmul(shortcut[rows], out, scale[rows], out=y[rows])
     return y, kept
 

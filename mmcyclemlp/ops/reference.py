@@ -31,11 +31,27 @@ def cycle_offsets(channels: int, kernel_size: tuple[int, int]) -> Tensor:
     Returns:
         Integer tensor of shape (C, 2), one ``(dy, dx)`` per channel.
     """
+    offsets = torch.zeros(channels, 2, dtype=torch.long)
+    for group, dy, dx in offset_classes(channels, kernel_size):
+        offsets[group] = torch.tensor([dy, dx])
+    return offsets
+
+
+def offset_classes(
+        channels: int,
+        kernel_size: tuple[int, int]) -> list[tuple[slice, int, int]]:
+    """The channels that share an offset, and the offset, of every one.
+
+    Returns:
+        ``(channels, dy, dx)`` for each offset that a channel has.
+    """
     size_h, size_w = kernel_size
-    c = torch.arange(channels)
-    dy = (c + size_h // 2) % size_h - size_h // 2
-    dx = (c // size_h + size_w // 2) % size_w - size_w // 2
-    return torch.stack([dy, dx], dim=1)
+    period = size_h * size_w
+    return [
+        (slice(n, channels, period),
+         (n + size_h // 2) % size_h - size_h // 2,
+         (n // size_h + size_w // 2) % size_w - size_w // 2)
+        for n in range(min(period, channels))]
 
 
 class MixerWeights(NamedTuple):

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .product import Product, branch_kernels
-from .reference import cycle_offsets
+from .reference import offset_classes
 
 # Positions whose moved channels are held at a time on a CPU. They stay in
 # its cache, and under the 32 MiB from which glibc maps fresh pages for
@@ -24,16 +24,12 @@ def unavailable_reason(x: Tensor) -> str | None:
 
 def _move(x: Tensor, kernel_size: tuple[int, int], sign: int) -> Tensor:
     """Read channel c of ``x`` at ``sign`` times its offset, zero outside."""
-    period = kernel_size[0] * kernel_size[1]
     height, width = x.shape[-2:]
     out = torch.empty_like(x)
-    # Channels whose offsets agree move together: `period` strided copies.
-    for first, (dy, dx) in enumerate(
-            cycle_offsets(period, kernel_size).tolist()):
-        if first >= x.shape[1]:
-            break
+    # Channels whose offsets agree move together, in a strided copy.
+    for group, dy, dx in offset_classes(x.shape[1], kernel_size):
         dy, dx = sign * dy, sign * dx
-        src, dst = x[:, first::period], out[:, first::period]
+        src, dst = x[:, group], out[:, group]
         top, bottom = max(0, -dy), max(0, min(height, height - dy))
         left, right = max(0, -dx), max(0, min(width, width - dx))
         if top >= bottom or left >= right:
@@ -109,10 +105,7 @@ class _Taps:
         self.still, self.moving, self.num_columns = [], [], 0
         for branch, kernel in enumerate(
                 branch_kernels(kernel_size, branches)):
-            period = kernel[0] * kernel[1]
-            offsets = cycle_offsets(min(period, channels), kernel).tolist()
-            for first, (dy, dx) in enumerate(offsets):
-                group = slice(first, channels, period)
+            for group, dy, dx in offset_classes(channels, kernel):
                 start = self.num_columns
                 if (dy, dx) == (0, 0):
                     self.still.append((branch, group))
@@ -166,8 +159,11 @@ def _pair(tap, maps, chunk, columns):
     there = maps[images, i0 + tap.dy:i1 + tap.dy, j0 + tap.dx:j1 + tap.dx,
                  tap.channels]
     columns = columns[..., tap.columns]
-    outside = (columns[:, :i0 - top], columns[:, i1 - top:],
-               columns[:, :, :j0], columns[:, :, j1:])
+    outside = []
+    if i0 > top or i1 < bottom:
+        outside += columns[:, :i0 - top], columns[:, i1 - top:]
+    if j0 > 0 or j1 < width:
+        outside += columns[:, :, :j0], columns[:, :, j1:]
     return there, columns[:, i0 - top:i1 - top, j0:j1], outside
 
 
@@ -202,7 +198,8 @@ def _columns(x, taps, more=0):
         images, top, bottom = chunk
         n, rows = len(range(x.shape[0])[images]), bottom - top
         if room is None:
-            room = x.new_ones(n, rows, x.shape[2], taps.num_columns + more)
+            room = x.new_empty(n, rows, x.shape[2], taps.num_columns + more)
+            room[..., taps.num_columns:] = 1
         yield chunk, room[:n, :rows]
 
 
