@@ -15,6 +15,7 @@ import gc
 import importlib
 import json
 import math
+import os
 import platform
 import re
 import signal
@@ -697,6 +698,8 @@ def machine(args) -> dict:
     known = dict(
         date=datetime.datetime.now().astimezone().isoformat('T', 'minutes'),
         cpu=cpu, threads=torch.get_num_threads(),
+        # Above 0 at the start, others take turns on the same cores.
+        load=f'{os.getloadavg()[0]:.1f}',
         python=platform.python_version(), torch=torch.__version__)
     for name in ('triton', 'torchvision', 'timm', 'mmcyclemlp'):
         try:
@@ -837,9 +840,10 @@ def parse_args(argv):
     parser = Parser(
         description="""\
 Measure how fast CycleMLP runs on this machine, beside its alternatives. The
-contenders of a case take turns, so that what else the machine does meets all
-of them alike. Where a result of ours differs from the definition there is
-"wrong" in place of a time, and the exit status is 1.""",
+contenders of a case take turns, so that a change of clock meets all of them;
+keep the cores to yourself all the same, for other work on them slows some
+contenders far more than others. Where a result of ours differs from the
+definition there is "wrong" in place of a time, and the exit status is 1.""",
         epilog="""questions:
   op        cycle_fc at each stage: our backends, the official route (a
             deformable convolution), and F.linear, which moves nothing

@@ -73,8 +73,8 @@ def test_tables_and_json(run_python, tmp_path):
     done = run_python('tools/benchmark.py', *TINY, '--seconds', 9,
                       '--threads', 1, '--json', path)
     machine, *tables = done.stdout.split('\n\n')
-    for word in ('date 20', 'cpu ', 'threads 1', f'torch {torch.__version__}',
-                 'triton ', 'torchvision ', 'timm '):
+    for word in ('date 20', 'cpu ', 'threads 1', 'load ', 'triton ',
+                 f'torch {torch.__version__}', 'torchvision ', 'timm '):
         assert word in machine
     known = json.loads(path.read_text())
     assert known['machine']['torch'] == torch.__version__
