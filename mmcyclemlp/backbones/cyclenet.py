@@ -20,6 +20,7 @@ from ..ops import (
     MixerWeights,
     check_backend,
     cycle_mixer,
+    is_compiling,
     residual_mlp,
 )
 from .checkpoint import adapt_state_dict, load_pretrained
@@ -213,7 +214,7 @@ def _kind(cfg, known, name):
 
 def _to_nchw(x):
     """(B, H, W, C) -> (B, C, H, W), contiguous."""
-    if not x.is_cpu or x.shape[0] == 0 or torch.compiler.is_compiling():
+    if not x.is_cpu or x.shape[0] == 0 or is_compiling():
         return x.permute(0, 3, 1, 2).contiguous()
     # A CPU transposes matrices some three times as fast as maps.
     images = [image.t().contiguous() for image in x.flatten(1, 2)]

@@ -3,6 +3,7 @@
 from .functional import check_backend, cycle_fc, cycle_mixer, residual_mlp
 from .modules import CycleFC
 from .reference import MixerWeights, cycle_offsets
+from .registration import is_compiling
 
 __all__ = [
     'CycleFC',
@@ -11,5 +12,6 @@ __all__ = [
     'cycle_fc',
     'cycle_mixer',
     'cycle_offsets',
+    'is_compiling',
     'residual_mlp',
 ]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from . import mixer, mlp, reference, shift, triton
 from .reference import MixerWeights
-from .registration import autocast
+from .registration import autocast, is_compiling
 
 BACKENDS = ('triton', 'torch', 'reference')
 
@@ -188,7 +188,7 @@ def residual_mlp(
             f'got {activation=}')
     _check_residual('residual_mlp', (*x.shape[:-1], weight2.shape[0]), x,
                     shortcut, scale)
-    on_gpu_compiled = torch.compiler.is_compiling() and not x.is_cpu
+    on_gpu_compiled = is_compiling() and not x.is_cpu
     if backend == 'reference' or on_gpu_compiled:
         act, *_ = mlp.ACTIVATIONS[activation]
         y = F.linear(act(F.linear(x, weight1, bias1)), weight2, bias2)

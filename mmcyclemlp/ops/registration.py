@@ -9,6 +9,8 @@ from torch import Tensor
 
 # torch.library.custom_op came with torch 2.4.
 HAS_CUSTOM_OP = hasattr(torch.library, 'custom_op')
+# Whether torch.compile is tracing; before torch 2.3 nobody says.
+is_compiling = getattr(torch.compiler, 'is_compiling', lambda: False)
 
 
 def register(
@@ -23,7 +25,8 @@ def register(
 
     Where torch has it the function becomes ``torch.ops.mmcyclemlp.<name>``,
     which compiles as one node without a graph break; else it becomes an
-    ``autograd.Function`` with the same formulas.
+    ``autograd.Function`` with the same formulas, which torch.compile leaves
+    alone.
 
     Args:
         name: Name of the op within the namespace ``mmcyclemlp``.
@@ -52,7 +55,8 @@ def register(
         dict(forward=staticmethod(forward),
              setup_context=staticmethod(setup_context),
              backward=staticmethod(backward)))
-    return function.apply
+    # Not to be traced: torch 2.1 gets slices with a step wrong.
+    return torch.compiler.disable(function.apply)
 
 
 def autocast(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:
