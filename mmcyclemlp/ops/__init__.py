@@ -1,9 +1,9 @@
 """What CycleFC and its mixer are and how they run; torch alone."""
 
+from .custom_op import is_compiling
 from .functional import check_backend, cycle_fc, cycle_mixer, residual_mlp
 from .modules import CycleFC
 from .reference import MixerWeights, cycle_offsets
-from .registration import is_compiling
 
 __all__ = [
     'CycleFC',

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import mixer, mlp, reference, shift, triton
+from .custom_op import autocast, is_compiling
 from .reference import MixerWeights
-from .registration import autocast, is_compiling
 
 BACKENDS = ('triton', 'torch', 'reference')
 

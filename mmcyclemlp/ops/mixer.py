@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .custom_op import register
 from .product import branch_kernels
 from .reference import MixerWeights, offset_classes
-from .registration import register
 
 
 def branches_cost_less(positions: int, channels: int) -> bool:

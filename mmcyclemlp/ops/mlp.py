@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .registration import register
+from .custom_op import register
 
 _aten = torch.ops.aten
 # Name -> (function, the same in place, its derivative (grad, input) -> grad).

@@ -12,7 +12,7 @@ from typing import Callable
 
 from torch import Tensor
 
-from .registration import register
+from .custom_op import register
 
 
 def branch_kernels(
