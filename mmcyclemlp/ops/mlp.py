@@ -2,8 +2,9 @@
 
 The hidden layer is the largest tensor of the network, four or eight times
 its input. On a CPU the rows of the input go through both layers a piece at
-a time, so that the hidden ones stay in the cache, and the backward pass
-computes them again; elsewhere the hidden layer before its activation is kept.
+a time, so that the hidden ones stay in the cache, and where channels are few
+the backward pass computes them again. Elsewhere the hidden layer is kept, but
+never its activation.
 """
 
 from __future__ import annotations

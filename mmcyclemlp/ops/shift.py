@@ -17,11 +17,6 @@ from .reference import offset_classes
 _POSITIONS = 8192
 
 
-def unavailable_reason(x: Tensor) -> str | None:
-    """Why this backend cannot run on ``x``: it always can."""
-    return None
-
-
 def _move(x: Tensor, kernel_size: tuple[int, int], sign: int) -> Tensor:
     """Read channel c of ``x`` at ``sign`` times its offset, zero outside."""
     height, width = x.shape[-2:]
