@@ -12,6 +12,7 @@ import os
 from functools import partial
 
 import torch
+import torch.nn.functional as F
 import torch.utils.checkpoint as cp
 from torch import nn
 
@@ -90,17 +91,21 @@ class CycleMixer(nn.Module):
     Args:
         dim (int): Channels C of input and output.
         activation (str): Name of the activation of the re-weighting.
+        reweight (bool): Whether the branches are weighted by their mean;
+            if not, they are summed. Default: True.
         qkv_bias (bool): Whether ``mlp_c`` has a bias. Default: False.
         backend (str | None): See :func:`~mmcyclemlp.ops.cycle_mixer`.
             Default: None.
     """
 
-    def __init__(self, dim, activation, qkv_bias=False, backend=None):
+    def __init__(self, dim, activation, reweight=True, qkv_bias=False,
+                 backend=None):
         super().__init__()
         self.mlp_c = nn.Linear(dim, dim, bias=qkv_bias)
         self.sfc_h = CycleFC(dim, dim, (1, 3))
         self.sfc_w = CycleFC(dim, dim, (3, 1))
-        self.reweight = Mlp(dim, dim // 4, dim * 3, activation)
+        self.reweight = (
+            Mlp(dim, dim // 4, dim * 3, activation) if reweight else None)
         self.proj = nn.Linear(dim, dim)
         self.backend = backend
 
@@ -124,6 +129,7 @@ class CycleBlock(nn.Module):
         mlp_ratio (float): Hidden channels of the MLP over ``dim``.
         norm_layer (Callable): Makes the norm from the channels.
         activation (str): Name of the activation.
+        reweight (bool): See :class:`CycleMixer`. Default: True.
         qkv_bias (bool): Whether ``mlp_c`` has a bias. Default: False.
         drop (float): Dropout rate. Default: 0.
         drop_path (float): Stochastic depth rate. Default: 0.
@@ -134,11 +140,11 @@ class CycleBlock(nn.Module):
     """
 
     def __init__(self, dim, mlp_ratio, norm_layer, activation,
-                 qkv_bias=False, drop=0., drop_path=0., skip_lam=1.,
-                 with_cp=False, backend=None):
+                 reweight=True, qkv_bias=False, drop=0., drop_path=0.,
+                 skip_lam=1., with_cp=False, backend=None):
         super().__init__()
         self.norm1 = norm_layer(dim)
-        self.attn = CycleMixer(dim, activation, qkv_bias, backend)
+        self.attn = CycleMixer(dim, activation, reweight, qkv_bias, backend)
         self.drop_path = DropPath(drop_path, skip_lam)
         self.norm2 = norm_layer(dim)
         self.mlp = Mlp(dim, int(dim * mlp_ratio), dim, activation, drop)
@@ -178,17 +184,54 @@ class Downsample(nn.Module):
         kernel_size (int): Kernel of the convolution.
         stride (int): Stride of the convolution.
         padding (int): Zero padding of the convolution.
+        norm_layer (Callable | None): Makes a norm of the output from its
+            channels. Default: None.
     """
 
     def __init__(self, in_channels, out_channels, kernel_size, stride,
-                 padding):
+                 padding, norm_layer=None):
         super().__init__()
         self.proj = nn.Conv2d(in_channels, out_channels, kernel_size, stride,
                               padding)
+        self.norm = None if norm_layer is None else norm_layer(out_channels)
 
     def forward(self, x):
+        if self.proj.kernel_size == self.proj.stride:
+            x = _fill_up(x, self.proj.stride[0])
         # (B, H, W, C) is (B, C, H, W) with channels last: no copy.
-        return self.proj(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        x = self.proj(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        return x if self.norm is None else self.norm(x)
+
+
+class PatchMerging(nn.Module):
+    """Swin's step between stages: each 2x2 positions become one.
+
+    Liu et al., "Swin Transformer" (ICCV 2021,
+    https://arxiv.org/abs/2103.14030).
+
+    Args:
+        in_channels (int): Channels of input.
+        out_channels (int): Channels of output.
+        norm_layer (Callable): Makes the norm from the channels.
+    """
+
+    def __init__(self, in_channels, out_channels, norm_layer):
+        super().__init__()
+        self.norm = norm_layer(4 * in_channels)
+        self.reduction = nn.Linear(4 * in_channels, out_channels, bias=False)
+
+    def forward(self, x):
+        x = _fill_up(x, 2)
+        # Down the columns first: the order of the weights' channels.
+        x = torch.cat([x[:, i::2, j::2] for j in (0, 1) for i in (0, 1)], 3)
+        return self.reduction(self.norm(x))
+
+
+def _fill_up(x, size):
+    """Zeros below and to the right, to a multiple of ``size``."""
+    height, width = x.shape[1:3]
+    below, right = -height % size, -width % size
+    return F.pad(x, (0, 0, 0, right, 0, below)) if below or right else x
 
 
 # Types by mm's names; the ops know the activations in lower case.
@@ -214,7 +257,8 @@ def _kind(cfg, known, name):
 
 def _to_nchw(x):
     """(B, H, W, C) -> (B, C, H, W), contiguous."""
-    if not x.is_cpu or x.shape[0] == 0 or is_compiling():
+    if (not x.is_cpu or is_compiling() or torch.jit.is_tracing()
+            or x.shape[0] == 0):
         return x.permute(0, 3, 1, 2).contiguous()
     # A CPU transposes matrices some three times as fast as maps.
     images = [image.t().contiguous() for image in x.flatten(1, 2)]
@@ -227,10 +271,21 @@ class CycleNet(nn.Module):
 
     Any image size works; none needs to be a multiple of 32.
 
+    Of T, S and B the authors released weights but never code. Here they
+    are read as Swin's dims and depths with Swin's patch merging, and
+    mixers that sum their branches: of what was tried, this alone has the
+    published counts (28M, 50M, 88M parameters; 4.4, 8.5, 15.2 GMACs). The
+    counts do not tell which stem they have, hence ``stem``.
+
     Args:
-        arch (str | dict): ``'b1'`` ... ``'b5'``, or a dict with
-            ``embed_dims``, ``depths`` and ``mlp_ratios``, a number a stage.
-            Default: 'b1'.
+        arch (str | dict): ``'b1'`` ... ``'b5'``; ``'t'``, ``'s'``, ``'b'``
+            (a reading, see below); or a dict with ``embed_dims``,
+            ``depths`` and ``mlp_ratios``, a number a stage, and perhaps
+            ``downsample`` (``'conv'``, the default, or
+            ``'patch_merging'``) and ``reweight`` (whether the mixer's
+            branches are weighted; default True). Default: 'b1'.
+        stem (str): ``'conv7'``, 7x7 with stride 4, or ``'conv4'``, 4x4 with
+            stride 4 and a norm. Default: 'conv7'.
         in_channels (int): Channels of the image. Default: 3.
         fork_feat (bool): Whether to give a tuple of maps (backbone) or
             logits (classifier). Default: True.
@@ -258,9 +313,11 @@ class CycleNet(nn.Module):
         act_cfg (dict): Activation. Default: dict(type='GELU').
         backend (str | None): How the blocks run: ``'triton'`` (fused
             kernels, on a GPU), ``'torch'`` (on any device),
-            ``'reference'`` (textbook blocks with deformable convolutions,
-            as in the official code; slow), or None for the fastest that
-            can run. All give the same up to rounding. Default: None.
+            ``'plain'`` (textbook blocks of stock operators, to be counted
+            or exported), ``'reference'`` (textbook blocks with deformable
+            convolutions, as in the official code; slow), or None for the
+            fastest that can run, ``'plain'`` while torch.jit traces. All
+            give the same up to rounding. Default: None.
         init_cfg (dict | None): ``dict(type='Pretrained', checkpoint=...)``
             with a path or URL, read by :meth:`init_weights`; ``prefix``
             names where in a whole model the backbone lies, e.g.
@@ -304,10 +361,32 @@ class CycleNet(nn.Module):
             'depths': (3, 4, 24, 3),
             'mlp_ratios': (4, 4, 4, 4),
         },
+        't': {
+            'embed_dims': (96, 192, 384, 768),
+            'depths': (2, 2, 6, 2),
+            'mlp_ratios': (4, 4, 4, 4),
+            'downsample': 'patch_merging',
+            'reweight': False,
+        },
+        's': {
+            'embed_dims': (96, 192, 384, 768),
+            'depths': (2, 2, 18, 2),
+            'mlp_ratios': (4, 4, 4, 4),
+            'downsample': 'patch_merging',
+            'reweight': False,
+        },
+        'b': {
+            'embed_dims': (128, 256, 512, 1024),
+            'depths': (2, 2, 18, 2),
+            'mlp_ratios': (4, 4, 4, 4),
+            'downsample': 'patch_merging',
+            'reweight': False,
+        },
     }
 
     def __init__(self,
                  arch='b1',
+                 stem='conv7',
                  in_channels=3,
                  fork_feat=True,
                  fork_last3=None,
@@ -357,17 +436,26 @@ class CycleNet(nn.Module):
         rates = [drop_path_rate * i / max(1, num_blocks - 1)
                  for i in range(num_blocks)]
 
-        self.patch_embed = Downsample(in_channels, dims[0], 7, 4, 2)
+        if stem not in ('conv7', 'conv4'):
+            raise ValueError(
+                f"CycleNet: stem is 'conv7' or 'conv4', got {stem!r}")
+        self.patch_embed = (
+            Downsample(in_channels, dims[0], 7, 4, 2) if stem == 'conv7'
+            else Downsample(in_channels, dims[0], 4, 4, 0, norm_layer))
+        merges = settings.get('downsample', 'conv') == 'patch_merging'
+        reweight = settings.get('reweight', True)
         # Stages at even places, the downsampling between them at odd ones.
         self.network = nn.ModuleList()
         for i, (dim, depth, ratio) in enumerate(zip(dims, depths, ratios)):
             if i > 0:
-                self.network.append(Downsample(dims[i - 1], dim, 3, 2, 1))
+                self.network.append(
+                    PatchMerging(dims[i - 1], dim, norm_layer) if merges
+                    else Downsample(dims[i - 1], dim, 3, 2, 1))
             self.network.append(
                 nn.Sequential(*(
-                    CycleBlock(dim, ratio, norm_layer, activation, qkv_bias,
-                               drop_rate, rates.pop(0), skip_lam, with_cp,
-                               backend)
+                    CycleBlock(dim, ratio, norm_layer, activation, reweight,
+                               qkv_bias, drop_rate, rates.pop(0), skip_lam,
+                               with_cp, backend)
                     for _ in range(depth))))
 
         if fork_feat:
@@ -393,16 +481,25 @@ class CycleNet(nn.Module):
                     f'CycleNet: arch is one of {sorted(self.arch_settings)} '
                     f'or a dict, got {arch!r}')
             return self.arch_settings[arch]
-        keys = {'embed_dims', 'depths', 'mlp_ratios'}
-        if not isinstance(arch, dict) or set(arch) != keys:
+        keys = ['embed_dims', 'depths', 'mlp_ratios']
+        options = {'downsample': ('conv', 'patch_merging'),
+                   'reweight': (True, False)}
+        if not isinstance(arch, dict) or not (
+                set(keys) <= set(arch) <= {*keys, *options}):
             raise ValueError(
-                f'CycleNet: an arch dict has the keys {sorted(keys)}, got '
-                f'{arch!r}')
-        if len({len(value) for value in arch.values()}) != 1 or any(
-                number <= 0 for value in arch.values() for number in value):
+                f'CycleNet: an arch dict has the keys {keys}, and perhaps '
+                f'{list(options)}, got {arch!r}')
+        sizes = [arch[key] for key in keys]
+        if len({len(value) for value in sizes}) != 1 or any(
+                number <= 0 for value in sizes for number in value):
             raise ValueError(
                 'CycleNet: an arch dict has one positive number a stage '
-                f'under each key, got {arch!r}')
+                f'under each of {keys}, got {arch!r}')
+        for key, choice in options.items():
+            if arch.get(key, choice[0]) not in choice:
+                raise ValueError(
+                    f'CycleNet: {key} of an arch dict is one of {choice}, '
+                    f'got {arch[key]!r}')
         return arch
 
     def _resolve_out_indices(self, out_indices):

@@ -33,8 +33,8 @@ def register():
     cannot find by name.
     """
     MODELS.register_module(module=CycleNet)
-    for arch in CycleNet.arch_settings:
-        MODELS.register_module(module=_official(arch))
+    for number in range(1, 6):
+        MODELS.register_module(module=_official(f'b{number}'))
     logger = logging.getLogger('mmcyclemlp')
     logger.setLevel(logging.INFO)
     logger.propagate = False

@@ -13,7 +13,8 @@ from . import mixer, mlp, reference, shift, triton
 from .custom_op import autocast, is_compiling
 from .reference import MixerWeights
 
-BACKENDS = ('triton', 'torch', 'reference')
+BACKENDS = ('triton', 'torch', 'plain', 'reference')
+_TEXTBOOK = ('plain', 'reference')
 
 
 def cycle_fc(
@@ -39,9 +40,10 @@ def cycle_fc(
         kernel_size: ``(S_H, S_W)``, odd: the pseudo-kernel whose positions
             the channels cycle through. ``(1, 3)`` moves along the width.
         backend: ``'triton'`` (one kernel, on a GPU), ``'torch'`` (channel
-            moves and a matrix product), ``'reference'`` (deformable
-            convolution), or None: ``'triton'`` in half precision where it
-            can run, else ``'torch'``.
+            moves and a matrix product), ``'plain'`` (the same in stock
+            operators), ``'reference'`` (deformable convolution), or None:
+            ``'plain'`` while torch.jit traces, ``'triton'`` in half
+            precision where it can run, else ``'torch'``.
 
     Returns:
         Tensor of shape (N, O, H, W).
@@ -61,11 +63,13 @@ def cycle_fc(
         raise ValueError(
             f'cycle_fc takes bias of (O,), got {bias.shape=} for '
             f'{weight.shape=}')
-    if backend != 'reference':
+    if backend not in _TEXTBOOK:
         x, weight, bias = autocast(x, weight, bias)
     backend = _resolve(backend, x)
     if backend == 'reference':
         return reference.cycle_fc_reference(x, weight, bias, kernel_size)
+    if backend == 'plain':
+        return reference.cycle_fc_plain(x, weight, bias, kernel_size)
     if backend == 'torch':
         return shift.cycle_fc_torch(x, weight, bias, kernel_size)
     y = triton.cycle_product_triton(
@@ -78,7 +82,7 @@ def cycle_fc(
 def cycle_mixer(
     x: Tensor,
     weights: MixerWeights,
-    reweight: Callable[[Tensor], Tensor],
+    reweight: Callable[[Tensor], Tensor] | None,
     kernel_size: tuple[int, int] = (1, 3),
     *,
     shortcut: Tensor | None = None,
@@ -96,16 +100,19 @@ def cycle_mixer(
         x: (B, H, W, C).
         weights: Parameters of the branches and of the projection.
         reweight: Maps (B, C) to (B, 3 C); channel c's triple lies at 3 c.
+            None weighs all branches 1, a plain sum.
         kernel_size: ``(S_H, S_W)`` of the first CycleFC, odd; the second
             has it transposed.
         shortcut: (B, H, W, C), what the result is added to. None adds it
             to nothing.
         scale: (B,), what each sample's result is multiplied by.
         backend: ``'triton'`` (fused, on a GPU), ``'torch'`` (on any
-            device), ``'reference'`` (the textbook, with deformable
-            convolutions), or None: ``'triton'`` in half precision where it
-            can run, else ``'torch'``. The first two never form the
-            branches, except where a map is so small that they cost less.
+            device), ``'plain'`` (the textbook, in stock operators),
+            ``'reference'`` (the textbook, with deformable convolutions),
+            or None: ``'plain'`` while torch.jit traces, ``'triton'`` in
+            half precision where it can run, else ``'torch'``. The first
+            two never form the branches, except where a map is so small
+            that they cost less.
 
     Returns:
         Tensor of shape (B, H, W, C).
@@ -128,15 +135,12 @@ def cycle_mixer(
                 f'cycle_mixer takes {name} of {shape}, with the channels of '
                 f'x, got {tuple(tensor.shape)} for {x.shape=}')
     _check_residual('cycle_mixer', x.shape, x, shortcut, scale)
-    if backend != 'reference':
+    if backend not in _TEXTBOOK:
         x, shortcut, *tensors = autocast(x, shortcut, *weights)
         weights = MixerWeights(*tensors)
     backend = _resolve(backend, x)
-    if backend == 'reference':
-        return _residual(
-            reference.cycle_mixer_reference(
-                x, weights, reweight, kernel_size), shortcut, scale)
-    if mixer.branches_cost_less(x.shape[1] * x.shape[2], channels):
+    if backend in _TEXTBOOK or mixer.branches_cost_less(
+            x.shape[1] * x.shape[2], channels):
         y = reference.cycle_mixer_reference(
             x, weights, reweight, kernel_size,
             partial(cycle_fc, backend=backend))
@@ -169,10 +173,11 @@ def residual_mlp(
         activation: ``'gelu'`` (exact), ``'relu'``, ``'silu'`` or
             ``'hardswish'``.
         scale: (B,), what each sample's result is multiplied by.
-        backend: ``'reference'`` for plain layers, of which torch keeps
-            what it will. Any other, and None: in pieces that stay in a
-            CPU's cache, keeping of the hidden layer what is dear to
-            recompute, and nothing twice.
+        backend: ``'plain'`` or ``'reference'`` for plain layers, of which
+            torch keeps what it will; None as well, while torch.jit
+            traces. Any other, and None: in pieces that stay in a CPU's
+            cache, keeping of the hidden layer what is dear to recompute,
+            and nothing twice.
 
     Returns:
         Tensor of shape (B, ..., O).
@@ -181,7 +186,8 @@ def residual_mlp(
         ValueError: A shape, or the name of the activation or of the
             backend, is wrong.
     """
-    check_backend(backend)
+    if check_backend(backend) is None and torch.jit.is_tracing():
+        backend = 'plain'
     if activation not in mlp.ACTIVATIONS:
         raise ValueError(
             f'residual_mlp knows the activations {sorted(mlp.ACTIVATIONS)}, '
@@ -189,7 +195,7 @@ def residual_mlp(
     _check_residual('residual_mlp', (*x.shape[:-1], weight2.shape[0]), x,
                     shortcut, scale)
     on_gpu_compiled = is_compiling() and not x.is_cpu
-    if backend == 'reference' or on_gpu_compiled:
+    if backend in _TEXTBOOK or on_gpu_compiled:
         act, *_ = mlp.ACTIVATIONS[activation]
         y = F.linear(act(F.linear(x, weight1, bias1)), weight2, bias2)
         return _residual(y, shortcut, scale)
@@ -230,6 +236,9 @@ def check_backend(backend: str | None) -> str | None:
 def _resolve(backend: str | None, x: Tensor) -> str:
     """Name of the backend asked for, or of the best that can run."""
     if check_backend(backend) is None:
+        if torch.jit.is_tracing():
+            # A trace is to be counted, or to run where we are not.
+            return 'plain'
         # In single precision cuBLAS is the better at products.
         half = x.is_cuda and x.dtype in (torch.float16, torch.bfloat16)
         runs = half and triton.unavailable_reason(x) is None

@@ -39,7 +39,7 @@ def projection_pays(positions: int, channels: int) -> bool:
 def drawn_together(
     x: Tensor,
     weights: MixerWeights,
-    reweight: Callable[[Tensor], Tensor],
+    reweight: Callable[[Tensor], Tensor] | None,
     kernel_size: tuple[int, int],
     shortcut: Tensor | None,
     scale: Tensor | None,
@@ -58,11 +58,15 @@ def drawn_together(
         c_bias = torch.zeros_like(weights.h_bias)
     biases = torch.stack([weights.h_bias, weights.w_bias, c_bias])
 
-    mean = moved_sums(x, *kernel_size) / (height * width)
-    mean = mean.to(x.dtype).transpose(0, 1)  # (3, B, C)
-    a = torch.bmm(mean, branches.transpose(1, 2)).sum(0) + biases.sum(0)
-    a = reweight(a).reshape(-1, channels, 3).softmax(2)
-    a = a.transpose(1, 2).to(x.dtype)  # (B, 3, C)
+    if reweight is None:
+        # (1, 3, C): one product for all images.
+        a = torch.ones_like(biases)[None]
+    else:
+        mean = moved_sums(x, *kernel_size) / (height * width)
+        mean = mean.to(x.dtype).transpose(0, 1)  # (3, B, C)
+        a = torch.bmm(mean, branches.transpose(1, 2)).sum(0) + biases.sum(0)
+        a = reweight(a).reshape(-1, channels, 3).softmax(2)
+        a = a.transpose(1, 2).to(x.dtype)  # (B, 3, C)
     proj_bias = weights.proj_bias
     if scale is not None:
         a = a * scale.to(a)[:, None, None]

@@ -123,10 +123,40 @@ def cycle_fc_reference(
     return deform_conv2d(x.contiguous(), offset, weight, bias)
 
 
+def cycle_fc_plain(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    kernel_size: tuple[int, int],
+) -> Tensor:
+    """CycleFC of stock operators: pad, slice, concatenate, convolve.
+
+    Args:
+        x: (N, C, H, W).
+        weight: (O, C, 1, 1).
+        bias: (O,) or None.
+        kernel_size: ``(S_H, S_W)``, both odd.
+
+    Returns:
+        (N, O, H, W).
+    """
+    height, width = x.shape[2:]
+    top, left = kernel_size[0] // 2, kernel_size[1] // 2
+    padded = F.pad(x, (left, left, top, top))
+    classes = offset_classes(x.shape[1], kernel_size)
+    # Sorted by offset, channels and columns of the weight alike.
+    moved = torch.cat([
+        padded[:, group, top + dy:top + dy + height,
+               left + dx:left + dx + width]
+        for group, dy, dx in classes], 1)
+    columns = torch.cat([weight[:, group] for group, _, _ in classes], 1)
+    return F.conv2d(moved, columns, bias)
+
+
 def cycle_mixer_reference(
     x: Tensor,
     weights: MixerWeights,
-    reweight: Callable[[Tensor], Tensor],
+    reweight: Callable[[Tensor], Tensor] | None,
     kernel_size: tuple[int, int],
     cycle_fc: Callable[..., Tensor] = cycle_fc_reference,
 ) -> Tensor:
@@ -135,7 +165,7 @@ def cycle_mixer_reference(
     Args:
         x: (B, H, W, C).
         weights: Parameters of the branches and of the projection.
-        reweight: Maps (B, C) to (B, 3 C).
+        reweight: Maps (B, C) to (B, 3 C). None weighs all branches 1.
         kernel_size: ``(S_H, S_W)`` of the first CycleFC.
         cycle_fc: Computes ``(x, weight, bias, kernel_size)``.
 
@@ -150,9 +180,12 @@ def cycle_mixer_reference(
     w = cycle_fc(x_nchw, weights.w_weight.reshape(square), weights.w_bias,
                  kernel_size[::-1]).permute(0, 2, 3, 1)
     c = F.linear(x, weights.c_weight, weights.c_bias)
-    a = (h + w + c).mean(dim=(1, 2))
-    # (B, C, 3) -> three of (B, 1, 1, C)
-    a = reweight(a).reshape(-1, channels, 3).softmax(dim=2)
-    a_h, a_w, a_c = a[:, None, None].unbind(dim=-1)
-    y = h * a_h + w * a_w + c * a_c
+    if reweight is None:
+        y = h + w + c
+    else:
+        a = (h + w + c).mean(dim=(1, 2))
+        # (B, C, 3) -> three of (B, 1, 1, C)
+        a = reweight(a).reshape(-1, channels, 3).softmax(dim=2)
+        a_h, a_w, a_c = a[:, None, None].unbind(dim=-1)
+        y = h * a_h + w * a_w + c * a_c
     return F.linear(y, weights.proj_weight, weights.proj_bias)
