@@ -6,6 +6,8 @@ equations and the keys of the released files; shares no code with the
 package. The tests hold everything else to it.
 """
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 
@@ -58,6 +60,8 @@ def mixer(state, name, x):
     h = _cycle(state, f'{name}.sfc_h', x, (1, 3))
     w = _cycle(state, f'{name}.sfc_w', x, (3, 1))
     c = _linear(state, f'{name}.mlp_c', x)
+    if f'{name}.reweight.fc1.weight' not in state:
+        return _linear(state, f'{name}.proj', h + w + c)
     a = (h + w + c).flatten(1, 2).mean(1)
     a = _linear(state, f'{name}.reweight.fc1', a)
     a = _linear(state, f'{name}.reweight.fc2', F.gelu(a))
@@ -73,11 +77,31 @@ def stages(state, x, depths):
                      state[f'{name}.proj.bias'], stride, padding)
         return y.permute(0, 2, 3, 1)
 
-    x = conv('patch_embed', x.permute(0, 2, 3, 1), 4, 2)
+    def merge(name, x):
+        # Four neighbours side by side, a column of them first.
+        b, height, width, c = x.shape
+        full = x.new_zeros(b, height + height % 2, width + width % 2, c)
+        full[:, :height, :width] = x
+        full = full.reshape(b, full.shape[1] // 2, 2, full.shape[2] // 2, 2, c)
+        full = full.permute(0, 1, 3, 4, 2, 5).flatten(3)
+        return _linear(state, f'{name}.reduction',
+                       _norm(state, f'{name}.norm', full))
+
+    x = x.permute(0, 2, 3, 1)
+    if 'patch_embed.norm.weight' in state:
+        b, height, width, c = x.shape
+        full = x.new_zeros(b, height + -height % 4, width + -width % 4, c)
+        full[:, :height, :width] = x
+        x = _norm(state, 'patch_embed.norm', conv('patch_embed', full, 4, 0))
+    else:
+        x = conv('patch_embed', x, 4, 2)
     maps = []
     for i, depth in enumerate(depths):
         if i > 0:
-            x = conv(f'network.{2 * i - 1}', x, 2, 1)
+            name = f'network.{2 * i - 1}'
+            step = merge if f'{name}.norm.weight' in state else partial(
+                conv, stride=2, padding=1)
+            x = step(name, x)
         for j in range(depth):
             name = f'network.{2 * i}.{j}'
             x = x + mixer(state, f'{name}.attn',

@@ -231,7 +231,9 @@ def _fill_up(x, size):
     """Zeros below and to the right, to a multiple of ``size``."""
     height, width = x.shape[1:3]
     below, right = -height % size, -width % size
-    return F.pad(x, (0, 0, 0, right, 0, below)) if below or right else x
+    if torch.jit.is_tracing() or below or right:
+        return F.pad(x, (0, 0, 0, right, 0, below))
+    return x
 
 
 # Types by mm's names; the ops know the activations in lower case.

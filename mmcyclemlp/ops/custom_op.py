@@ -7,6 +7,8 @@ from typing import Callable
 import torch
 from torch import Tensor
 
+from . import counting
+
 # torch.library.custom_op came with torch 2.4.
 HAS_CUSTOM_OP = hasattr(torch.library, 'custom_op')
 # Whether torch.compile is tracing; before torch 2.3 nobody says.
@@ -20,6 +22,7 @@ def register(
     fake: Callable,
     setup_context: Callable | None = None,
     backward: Callable | None = None,
+    macs: Callable[..., int] | None = None,
 ) -> Callable:
     """Give a function a derivative, and torch.compile a name for it.
 
@@ -37,6 +40,9 @@ def register(
         setup_context: ``(ctx, inputs, output)``, saves what ``backward``
             needs. None if the op has no derivative.
         backward: ``(ctx, *grads)``, gradients of all inputs.
+        macs: Multiply-adds, see :func:`~mmcyclemlp.ops.counting.declare`.
+            None for none. Before torch 2.4 torch's counter sees into the
+            function, and the others do not see it.
 
     Returns:
         The op, called with positional arguments.
@@ -47,6 +53,8 @@ def register(
         op.register_fake(fake)
         if backward is not None:
             op.register_autograd(backward, setup_context=setup_context)
+        if macs is not None:
+            counting.declare(name, macs)
         return op
     if backward is None:
         return forward

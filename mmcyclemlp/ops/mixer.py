@@ -75,7 +75,9 @@ def drawn_together(
     bias = (a * biases).sum(1)
 
     if projection_pays(height * width, channels):
-        weight = weights.proj_weight @ weight
+        weight = torch.bmm(
+            weights.proj_weight.expand(3 * weight.shape[0], -1, -1),
+            weight.flatten(0, 1)).view_as(weight)
         bias = F.linear(bias, weights.proj_weight) + proj_bias
         return product(x, weight, bias, shortcut, kernel_size)
     y = product(x, weight, bias, None, kernel_size)

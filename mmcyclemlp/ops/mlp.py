@@ -9,6 +9,8 @@ never its activation.
 
 from __future__ import annotations
 
+from math import prod
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -109,6 +111,16 @@ def _fake_mlp_backward(dy, x, kept, weight1, bias1, weight2, scale,
             x.new_empty(weight2.shape[0]))
 
 
+def _macs(x, weight1, bias1, weight2, *_):
+    return x[0] * (prod(weight1) + prod(weight2))
+
+
+def _macs_backward(dy, x, kept, weight1, bias1, weight2, *_):
+    # Once more through the first layer where its output was not kept.
+    again = 0 if kept[0] else prod(weight1)
+    return x[0] * (2 * prod(weight1) + 2 * prod(weight2) + again)
+
+
 def _save(ctx, inputs, output):
     x, weight1, bias1, weight2, _, _, scale, ctx.activation, _ = inputs
     ctx.save_for_backward(x, output[1], weight1, bias1, weight2, scale)
@@ -125,11 +137,11 @@ _backward = register(
     '(Tensor dy, Tensor x, Tensor kept, Tensor weight1, Tensor bias1, '
     'Tensor weight2, Tensor? scale, str activation) '
     '-> (Tensor, Tensor, Tensor, Tensor, Tensor)',
-    _mlp_backward, _fake_mlp_backward)
+    _mlp_backward, _fake_mlp_backward, macs=_macs_backward)
 # shortcut + scale * fc2(act(fc1(x))) on rows (N, C), and what is kept.
 residual_mlp = register(
     'residual_mlp',
     '(Tensor x, Tensor weight1, Tensor bias1, Tensor weight2, Tensor bias2, '
     'Tensor shortcut, Tensor? scale, str activation, bool keep) '
     '-> (Tensor, Tensor)',
-    _mlp, _fake_mlp, _save, _grads)
+    _mlp, _fake_mlp, _save, _grads, _macs)

@@ -8,6 +8,7 @@ drawn into per-image matrices.
 
 from __future__ import annotations
 
+from math import prod
 from typing import Callable
 
 from torch import Tensor
@@ -35,6 +36,9 @@ class Product:
         backward_x: ``(dy, weight, size_h, size_w) -> dx``.
         backward_weight: ``(x, dy, size_h, size_w, branches, shared)
             -> (dweight, dbias)``.
+        columns: ``(channels, branches, size_h, size_w)``, what is
+            multiplied for each position and output; for the counters.
+        columns_backward_x: The same of ``backward_x``. None if it is.
 
     Shape:
         x (B, H, W, C); weight (B, R, O, C), or (1, R, O, C) to be shared
@@ -42,25 +46,43 @@ class Product:
         and y (B, H, W, O). Inputs of any strides, results contiguous.
     """
 
-    def __init__(self, name: str, forward: Callable, backward_x: Callable,
-                 backward_weight: Callable) -> None:
+    def __init__(
+        self,
+        name: str,
+        forward: Callable,
+        backward_x: Callable,
+        backward_weight: Callable,
+        columns: Callable[..., int],
+        columns_backward_x: Callable[..., int] | None = None,
+    ) -> None:
+        def macs(positions, weight, size_h, size_w, columns=columns):
+            _, branches, outputs, channels = weight
+            return prod(positions[:3]) * outputs * columns(
+                channels, branches, size_h, size_w)
+
         kernel = 'int size_h, int size_w'
         self._forward = register(
             f'product_{name}',
             '(Tensor x, Tensor weight, Tensor? bias, Tensor? shortcut, '
             f'{kernel}) -> Tensor',
-            forward, _fake_forward, self._save_forward, self._forward_grads)
+            forward, _fake_forward, self._save_forward, self._forward_grads,
+            lambda x, weight, bias, shortcut, *kernel: macs(
+                x, weight, *kernel))
         self._backward_x = register(
             f'product_{name}_backward_x',
             f'(Tensor dy, Tensor weight, {kernel}) -> Tensor',
             backward_x, _fake_backward_x, self._save_backward_x,
-            self._backward_x_grads)
+            self._backward_x_grads,
+            lambda dy, weight, *kernel: macs(
+                dy, weight, *kernel, columns_backward_x or columns))
         self._backward_weight = register(
             f'product_{name}_backward_weight',
             f'(Tensor x, Tensor dy, {kernel}, int branches, bool shared) '
             '-> (Tensor, Tensor)',
             backward_weight, _fake_backward_weight,
-            self._save_backward_weight, self._backward_weight_grads)
+            self._save_backward_weight, self._backward_weight_grads,
+            lambda x, dy, size_h, size_w, branches, shared: macs(
+                x, (1, branches, dy[3], x[3]), size_h, size_w))
 
     def __call__(
         self,

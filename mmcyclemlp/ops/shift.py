@@ -258,5 +258,10 @@ def _product_backward_weight(x, dy, size_h, size_w, branches, shared):
     return dweight, dbias
 
 
+def _num_columns(channels, branches, size_h, size_w):
+    return channels + _Taps(channels, (size_h, size_w), branches).num_columns
+
+
 cycle_product_torch = Product(
-    'torch', _product, _product_backward_x, _product_backward_weight)
+    'torch', _product, _product_backward_x, _product_backward_weight,
+    _num_columns)

@@ -7,21 +7,30 @@ from torch import nn
 
 from mmcyclemlp import CycleNet
 
-ARCHS = ['b1', 'b2', 'b3', 'b4', 'b5']
+ARCHS = {
+    'b1': 15_155_400,
+    'b2': 26_802_504,
+    'b3': 38_385_720,
+    'b4': 51_796_552,
+    'b5': 75_747_280,
+    't': 28_269_928,
+    's': 49_558_888,
+    'b': 87_705_064,
+}
 SMALL = dict(embed_dims=[6, 12, 16, 24], depths=[1, 2, 1, 1],
              mlp_ratios=[4, 4, 2, 2])
+LIKE_SWIN = dict(SMALL, downsample='patch_merging', reweight=False)
 
 
-def small(**kwargs):
+def small(arch=SMALL, **kwargs):
     """A small network in float64 with nothing left at 0 or 1."""
-    model = CycleNet(SMALL, **kwargs).double()
+    model = CycleNet(arch, **kwargs).double()
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.3)
     return model.eval()
 
 
-@pytest.mark.parametrize('arch, number', zip(ARCHS, [
-    15_155_400, 26_802_504, 38_385_720, 51_796_552, 75_747_280]))
+@pytest.mark.parametrize('arch, number', ARCHS.items())
 def test_parameters_of_the_classifier(arch, number):
     model = CycleNet(arch, fork_feat=False)
     assert sum(p.numel() for p in model.parameters()) == number
@@ -56,6 +65,30 @@ def test_backbone_equals_definition(size, last3):
     assert len(outs) == 4
     for ours, theirs in zip(outs, expected):
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize('size', [(32, 32), (33, 47), (5, 64)], ids=str)
+@pytest.mark.parametrize('stem', ['conv7', 'conv4'])
+@pytest.mark.parametrize('backend', [None, 'plain'])
+def test_like_swin_equals_definition(size, stem, backend):
+    model = small(LIKE_SWIN, stem=stem, backend=backend)
+    x = torch.randn(2, 3, *size, dtype=torch.float64)
+    expected = definition.backbone(model.state_dict(), x, SMALL['depths'])
+    for ours, theirs in zip(model(x), expected):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize('arch', [SMALL, LIKE_SWIN], ids=['b1', 't'])
+def test_a_trace_holds_stock_operators_and_takes_other_sizes(arch):
+    model = small(arch, fork_last3=True)
+    traced = torch.jit.trace(
+        model, torch.randn(1, 3, 32, 32, dtype=torch.float64))
+    assert {node.kind().split('::')[0] for node in
+            traced.inlined_graph.nodes()} <= {'aten', 'prim'}
+    assert 'PythonOp' not in str(traced.inlined_graph)
+    x = torch.randn(2, 3, 65, 46, dtype=torch.float64)
+    for ours, theirs in zip(traced(x), model(x)):
+        torch.testing.assert_close(ours, theirs)
 
 
 def test_classifier_equals_definition():
@@ -363,7 +396,7 @@ def test_gpu_autocast(dtype):
     (dict(norm_cfg=dict(type='BN')), "norm_cfg.*'BN'"),
     (dict(act_cfg=dict(type='Gelu')), "act_cfg.*'Gelu'"),
     (dict(act_cfg=dict(type='GELU', approximate='tanh')), 'approximate'),
-    (dict(backend='cuda'), "triton, torch, reference.*'cuda'"),
+    (dict(backend='cuda'), "triton, torch, plain, reference.*'cuda'"),
     (dict(init_cfg=dict(type='Pretrain', checkpoint='x')), 'Pretrained'),
     (dict(init_cfg=dict(type='Pretrained', chekpoint='x')), 'chekpoint'),
 ])

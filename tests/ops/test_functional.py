@@ -17,7 +17,7 @@ SHAPES = {
     'one-pixel': (1, 9, 1, 1),
     'batch-0': (0, 6, 4, 4),
 }
-BACKENDS = ['torch', 'reference']
+BACKENDS = ['torch', 'plain', 'reference']
 
 
 def example(shape=(2, 7, 5, 6), out=4, dtype=torch.float64, device='cpu'):

@@ -49,7 +49,8 @@ def ours(x, state, **kwargs):
         return a
 
     weights = MixerWeights(*(state[f'attn.{name}'] for name in NAMES))
-    return cycle_mixer(x, weights, reweight, **kwargs)
+    weighted = 'attn.reweight.fc1.weight' in state
+    return cycle_mixer(x, weights, reweight if weighted else None, **kwargs)
 
 
 def test_shapes_take_every_way():
@@ -58,10 +59,13 @@ def test_shapes_take_every_way():
     assert ways == [1, 0, 2]
 
 
-@pytest.mark.parametrize('backend', [None, 'torch', 'reference'])
+@pytest.mark.parametrize('backend', [None, 'torch', 'plain', 'reference'])
+@pytest.mark.parametrize('weighted', [True, False])
 @pytest.mark.parametrize('shape', SHAPES.values(), ids=SHAPES)
-def test_equals_definition(shape, backend):
+def test_equals_definition(shape, weighted, backend):
     x, shortcut, scale, state = example(shape)
+    if not weighted:
+        state = {k: v for k, v in state.items() if 'reweight' not in k}
     expected = shortcut + scale[:, None, None, None] * definition.mixer(
         state, 'attn', x)
     y = ours(x, state, shortcut=shortcut, scale=scale, backend=backend)
@@ -71,9 +75,12 @@ def test_equals_definition(shape, backend):
         rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize('weighted', [True, False])
 @pytest.mark.parametrize('shape', SHAPES.values(), ids=SHAPES)
-def test_gradients_equal_definition(shape):
+def test_gradients_equal_definition(shape, weighted):
     x, shortcut, scale, state = example(shape)
+    if not weighted:
+        state = {k: v for k, v in state.items() if 'reweight' not in k}
     inputs = [x, shortcut, scale, *state.values()]
     y = ours(x, state, shortcut=shortcut, scale=scale)
     expected = shortcut + scale[:, None, None, None] * definition.mixer(
@@ -180,7 +187,7 @@ def test_moved_sums_are_an_op_in_good_order():
     (dict(shortcut=torch.zeros(2, 4, 3, 8)), r'shortcut of \(2, 3, 4, 8\)'),
     (dict(scale=torch.zeros(3)), r'scale.*\[3\]'),
     (dict(kernel_size=(1, 2)), r'odd.*\(1, 2\)'),
-    (dict(backend='cuda'), "triton, torch, reference.*backend='cuda'"),
+    (dict(backend='cuda'), "triton, torch, plain, reference.*backend='cuda'"),
 ])
 def test_errors_name_the_value(change, message):
     x, _, _, state = example((2, 3, 4, 8), torch.float32)

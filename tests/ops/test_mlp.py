@@ -112,7 +112,7 @@ def test_an_op_in_good_order(keep):
     (dict(activation='GELU'), "gelu.*activation='GELU'"),
     (dict(shortcut=torch.zeros(2, 5, 7, 6)), r'\(2, 5, 7, 5\).*7, 6\)'),
     (dict(scale=torch.zeros(2, 1)), r'scale.*\[2, 1\]'),
-    (dict(backend='cuda'), "triton, torch, reference.*'cuda'"),
+    (dict(backend='cuda'), "triton, torch, plain, reference.*'cuda'"),
 ])
 def test_errors_name_the_value(change, message):
     names = ('x', 'shortcut', 'weight1', 'bias1', 'weight2', 'bias2')

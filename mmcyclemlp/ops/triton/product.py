@@ -251,5 +251,17 @@ def _backward_weight(x, dy, size_h, size_w, branches, shared):
     return dweight.view(shape), dbias
 
 
+def _num_columns(channels, branches, size_h, size_w):
+    return channels * branches
+
+
+def _num_columns_dx(channels, branches, size_h, size_w):
+    if dx_moves_in_the_end(channels, (size_h, size_w), branches):
+        return channels
+    moves = size_h * size_w - 1
+    return channels * (1 + moves * (1 if branches == 1 else 2))
+
+
 cycle_product_triton = Product(
-    'triton', _forward, _backward_x, _backward_weight)
+    'triton', _forward, _backward_x, _backward_weight, _num_columns,
+    _num_columns_dx)
