@@ -20,3 +20,7 @@ model = dict(
 optim_wrapper = dict(
     optimizer=dict(
         _delete_=True, type='AdamW', lr=2e-4, weight_decay=1e-4))
+
+# The base evaluates boxes only.
+val_evaluator = dict(metric=['bbox', 'segm'])
+test_evaluator = val_evaluator
