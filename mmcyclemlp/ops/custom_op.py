@@ -73,6 +73,9 @@ def autocast(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:
     As torch does for a matrix product: float64 stays, and so does None.
     """
     device = tensors[0].device.type
+    if device == 'meta':
+        # torch knows no autocast region of it.
+        return tensors
     if HAS_CUSTOM_OP:
         enabled = torch.is_autocast_enabled(device)
     elif device == 'cpu':

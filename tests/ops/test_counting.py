@@ -91,6 +91,16 @@ def test_textbook_by_torch(arch):
     assert round(by_torch(model, x) / 1e9, digits) == TEXTBOOK[arch]
 
 
+@needs_custom_op
+def test_executed_needs_no_memory():
+    counts = []
+    for device in ('meta', 'cpu'):
+        with torch.device(device):
+            model, x = CycleNet('b1').eval(), torch.zeros(1, 3, 64, 96)
+        counts.append(by_torch(model, x))
+    assert counts[0] == counts[1] > 0
+
+
 def fvcore(model, x):
     nn = pytest.importorskip('fvcore.nn')
     return nn.FlopCountAnalysis(model, x)
