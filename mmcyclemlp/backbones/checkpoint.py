@@ -1,4 +1,4 @@
-"""Weights of CycleNet: read without running code, account for every key.
+"""Weights of CycleNet: recognise the layout, account for every key.
 
 A file goes through three steps: :func:`read_checkpoint` reads it,
 :func:`find_state_dict` recognises its layout, :func:`adapt_state_dict` holds
@@ -7,166 +7,47 @@ its keys against a network. :func:`load_pretrained` does all three.
 
 import logging
 import os
-import pickle
 import re
-import types
-import zipfile
-from collections import OrderedDict
+from collections import Counter
 from typing import NamedTuple
-from urllib.parse import urlparse
 
 import torch
 
 from ..ops import CycleFC, cycle_offsets
+from .files import CheckpointError, read_checkpoint
+
+__all__ = [
+    'CheckpointError',
+    'LoadReport',
+    'NotCycleNetError',
+    'account_for',
+    'adapt_state_dict',
+    'find_backbone',
+    'find_state_dict',
+    'load_pretrained',
+    'read_checkpoint',
+]
 
 logger = logging.getLogger('mmcyclemlp')
-
-
-class CheckpointError(RuntimeError):
-    """A checkpoint cannot be read safely, or does not fit the network."""
 
 
 class NotCycleNetError(CheckpointError):
     """A checkpoint holds tensors, but no CycleNet."""
 
 
-# What the pickle of a file of tensors needs. Storages are resolved by
-# torch.load itself.
-_TENSORS = {
-    'collections.OrderedDict': OrderedDict,
-    'torch._utils._rebuild_tensor_v2': torch._utils._rebuild_tensor_v2,
-    'torch._utils._rebuild_parameter': torch._utils._rebuild_parameter,
-    'torch.Size': torch.Size,
-    'torch.device': torch.device,
-}
-# What training scripts leave beside the tensors. None of it is needed, so
-# a placeholder takes its place and nothing of theirs is called.
-_LEFT_OUT = re.compile(
-    r'argparse\.Namespace'
-    r'|mmengine\.logging\.history_buffer\.HistoryBuffer'
-    r'|numpy(\.core|\._core)?\.\w+(\.\w+)?'
-    r'|_codecs\.encode'
-    r'|(__builtin__|builtins)\.(getattr|set|slice)'
-    r'|pathlib\.\w+')
+class FoundBackbone(NamedTuple):
+    """The backbone in a checkpoint, and what lies beside it.
 
-
-class _Placeholder:
-    """Stands for an object that was not unpickled."""
-
-    def __new__(cls, *args, **kwargs):
-        return super().__new__(cls)
-
-    def __init__(self, *args, **kwargs):
-        pass
-
-    def __setstate__(self, state):
-        pass
-
-    def __call__(self, *args, **kwargs):
-        return self
-
-    def __hash__(self):
-        return id(self)
-
-
-def _restricted_pickle(path, allow):
-    """A ``pickle`` for torch.load that admits tensors and ``allow`` only."""
-    # Made anew for each file: a pickle could set attributes on them.
-    placeholder = type('_Placeholder', (_Placeholder, ), {})
-
-    class Unpickler(pickle.Unpickler):
-
-        def find_class(self, module, name):
-            full_name = f'{module}.{name}'
-            if full_name in allow:
-                return allow[full_name]
-            if full_name in _TENSORS:
-                return _TENSORS[full_name]
-            if module == 'torch' and isinstance(
-                    getattr(torch, name, None), torch.dtype):
-                return getattr(torch, name)
-            if _LEFT_OUT.fullmatch(full_name):
-                return placeholder
-            raise CheckpointError(
-                f'{path} is refused: its pickle asks for {full_name}, which '
-                'weights do not need and which could run code. Get the '
-                'weights from a source you trust, or as .safetensors')
-
-    restricted = types.ModuleType('restricted_pickle')
-    restricted.Unpickler = Unpickler
-    restricted.load = lambda file, **kwargs: Unpickler(file, **kwargs).load()
-    return restricted
-
-
-def _download(url):
-    """Path of the file behind a URL, in torch.hub's cache."""
-    folder = os.path.join(torch.hub.get_dir(), 'checkpoints')
-    path = os.path.join(folder, os.path.basename(urlparse(url).path))
-    if not os.path.exists(path):
-        os.makedirs(folder, exist_ok=True)
-        logger.info('downloading %s to %s', url, path)
-        try:
-            torch.hub.download_url_to_file(url, path, progress=False)
-        except OSError as error:
-            raise CheckpointError(
-                f'{url} could not be downloaded ({error}). Get it by other '
-                f'means and save it as {path}, or give its path in place of '
-                'the URL') from error
-    return path
-
-
-def read_checkpoint(source, allow=None):
-    """Read a checkpoint to CPU memory without running any code from it.
-
-    PyTorch's own ``weights_only`` refuses the ``argparse.Namespace`` of the
-    official files and cannot be taught it before torch 2.5, so the file is
-    read through an unpickler of its own, the same on every torch: tensors
-    and plain containers are built, known by-products of training are left
-    out, everything else is refused.
-
-    Args:
-        source (str | PathLike): Path or http(s) URL of a PyTorch file or a
-            ``.safetensors``.
-        allow (dict | None): Further harmless objects to build, by their
-            full name. Default: None.
-
-    Returns:
-        dict: What the file holds.
-
-    Raises:
-        CheckpointError: No such file, not a checkpoint, or one whose
-            pickle asks for more than tensors need; says what.
+    Attributes:
+        tensors (dict): Tensors by official key.
+        layout (str): In which layout they were.
+        beside (list[str]): What was not taken: entries beside the state
+            dict, and parts of the model with their number of tensors.
     """
-    source = os.fspath(source)
-    is_url = source.startswith(('http://', 'https://'))
-    path = _download(source) if is_url else os.path.expanduser(source)
-    if not os.path.isfile(path):
-        raise CheckpointError(f'there is no checkpoint file {source}')
-    try:
-        if path.endswith('.safetensors'):
-            from safetensors.torch import load_file
-            return load_file(path)
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                names = archive.namelist()
-            if any(name.endswith('/constants.pkl') for name in names):
-                raise CheckpointError(
-                    f'{source} is a TorchScript program, not a checkpoint: '
-                    'save its state_dict() and load that')
-        # Safe in spite of weights_only=False: see _restricted_pickle.
-        return torch.load(
-            path, map_location='cpu', weights_only=False,
-            pickle_module=_restricted_pickle(source, allow or {}))
-    except CheckpointError:
-        raise
-    except ImportError as error:
-        raise CheckpointError(
-            f'{source} needs a package: pip install safetensors') from error
-    except Exception as error:  # torch and pickle raise of any kind
-        reason = str(error).split('\n')[0]
-        raise CheckpointError(
-            f'{source} is damaged or not a checkpoint: '
-            f'{type(error).__name__}: {reason}') from error
+
+    tensors: dict
+    layout: str
+    beside: list
 
 
 def find_state_dict(checkpoint, prefix=None):
@@ -185,45 +66,98 @@ def find_state_dict(checkpoint, prefix=None):
     Raises:
         CheckpointError: There is no CycleNet in it.
     """
+    return find_backbone(checkpoint, prefix)[:2]
+
+
+def find_backbone(checkpoint, prefix=None):
+    """As :func:`find_state_dict`, but says too what lies beside it.
+
+    Returns:
+        FoundBackbone: Tensors, layout, and the rest by name.
+    """
     if not isinstance(checkpoint, dict):
         raise CheckpointError(
             f'a checkpoint is a dict, this is a {type(checkpoint).__name__}')
-    state, layout = checkpoint, 'bare state dict'
+    state, layout, beside = checkpoint, 'bare state dict', []
     for key, name in (('state_dict', 'mm'), ('model', 'official')):
         if isinstance(checkpoint.get(key), dict):
             state, layout = checkpoint[key], f'{name} layout'
+            beside = [str(other) for other in checkpoint if other != key]
             break
-    state = {key: value for key, value in state.items()
-             if isinstance(value, torch.Tensor)}
-    if not state:
+    tensors = {key: value for key, value in state.items()
+               if isinstance(key, str) and isinstance(value, torch.Tensor)}
+    if not tensors:
         raise CheckpointError(
             "no tensors under 'state_dict', under 'model' or bare; the "
             f'checkpoint holds {sorted(map(str, checkpoint))[:8]}')
-    if all(key.startswith('module.') for key in state):
-        state = {key[len('module.'):]: value for key, value in state.items()}
+    rest = [key for key in state if key not in tensors]
+    if all(key.startswith('module.') for key in tensors):
+        tensors = {key[len('module.'):]: value
+                   for key, value in tensors.items()}
+    prefix = _find_prefix(tensors, prefix)
+    own = {key[len(prefix):]: value for key, value in tensors.items()
+           if key.startswith(prefix)}
+    for key in rest:
+        # Paddle's names for the tensors, and entries of training scripts.
+        if re.match(r'(module\.)?' + re.escape(prefix) + r'.+\.', str(key)):
+            raise CheckpointError(
+                f'{key} is no tensor, but a {type(state[key]).__name__}')
+        beside.append(str(key))
+    parts = Counter(_part(key, prefix) for key in tensors
+                    if not key.startswith(prefix))
+    beside += [f'{part} ({number} tensors)'
+               for part, number in sorted(parts.items())]
+    if any(map(_SWIN.match, own)) and not any(
+            key.startswith('network.') for key in own):
+        own = {_SWIN.sub(_from_swin, key): value
+               for key, value in own.items()}
+        layout += ", Swin's naming (layers.i as network.2i)"
+    if prefix:
+        layout += f', prefix {prefix!r}'
+    return FoundBackbone(own, layout, beside)
+
+
+def _find_prefix(tensors, prefix):
+    """Where in a state dict the backbone lies, with the dot at its end."""
     stem = 'patch_embed.proj.weight'
     if prefix is None:
-        found = sorted(key[:-len(stem)] for key in state
+        found = sorted(key[:-len(stem)] for key in tensors
                        if key == stem or key.endswith('.' + stem))
         if not found:
             raise NotCycleNetError(
                 f'not a CycleNet: no {stem} in it; its keys begin '
-                f'{sorted(state)[:4]}')
+                f'{sorted(tensors)[:4]}')
         if len(found) > 1:
             raise CheckpointError(
                 f'several networks in it, at {found}: say which by prefix')
-        prefix = found[0]
-    elif prefix and not prefix.endswith('.'):
+        return found[0]
+    if prefix and not prefix.endswith('.'):
         prefix += '.'
-    own = {key[len(prefix):]: value for key, value in state.items()
-           if key.startswith(prefix)}
-    if not own:
-        tops = sorted({key.split('.')[0] + '.' for key in state})
+    if not any(key.startswith(prefix) for key in tensors):
+        tops = sorted({key.split('.')[0] + '.' for key in tensors})
         raise CheckpointError(
             f'no key begins with prefix {prefix!r}; they begin {tops}')
-    if prefix:
-        layout += f', prefix {prefix!r}'
-    return own, layout
+    return prefix
+
+
+def _part(key, prefix):
+    """The part of a model a key belongs to, as far as it tells it apart."""
+    names = key.split('.')
+    same = 0
+    for name, own in zip(names, prefix.split('.')):
+        if name != own:
+            break
+        same += 1
+    return '.'.join(names[:same + 1])
+
+
+# T, S and B might have the names of the network their sizes are from.
+_SWIN = re.compile(r'^layers\.(\d+)\.(?:blocks(?=\.\d)|(downsample)\.)')
+
+
+def _from_swin(match):
+    place = 2 * int(match[1])
+    return f'network.{place + 1}.' if match[2] else f'network.{place}'
 
 
 class LoadReport(NamedTuple):
@@ -233,7 +167,8 @@ class LoadReport(NamedTuple):
         loaded (list[str]): Keys taken from the file.
         dropped (list[str]): Keys of the file the network has no use for.
         kept (list[str]): Keys of the network that stay at their initial
-            values: output norms, where the file is a classifier's.
+            values: output norms, where the file is a classifier's; the
+            head, where the file has none.
     """
 
     loaded: list
@@ -253,6 +188,93 @@ class LoadReport(NamedTuple):
 
 
 _CLASSIFIER = ('norm.weight', 'norm.bias', 'head.weight', 'head.bias')
+_is_out_norm = re.compile(r'norm\d+\.').match
+
+
+class Account(NamedTuple):
+    """Tensors held against a network, and what does not fit it.
+
+    Attributes:
+        adapted (dict): Tensors the network takes.
+        dropped (list[str]): Keys it has no use for.
+        kept (list[str]): Its keys that may stay at their initial values.
+        missing (list[str]): Its keys that the tensors lack.
+        unexpected (list[str]): Keys it does not know.
+        reshaped (list[str]): Keys with the shape they have and ought to.
+        wrong_offsets (list[str]): Keys of offsets that are not the
+            formula's, and why.
+    """
+
+    adapted: dict
+    dropped: list
+    kept: list
+    missing: list
+    unexpected: list
+    reshaped: list
+    wrong_offsets: list
+
+    @property
+    def misfits(self):
+        """Keys that do not fit, each in words."""
+        return [
+            *(f'missing: {key}' for key in self.missing),
+            *(f'unexpected: {key}' for key in self.unexpected),
+            *(f'of another shape: {text}' for text in self.reshaped),
+            *self.wrong_offsets,
+        ]
+
+
+def account_for(state, model):
+    """Hold a state dict against a network and say what fits.
+
+    Args:
+        state (dict): Tensors by official key.
+        model (CycleNet): The network they are for; may be on meta.
+
+    Returns:
+        Account: Every key of both sides.
+    """
+    expected = {key: tuple(value.shape)
+                for key, value in model.named_parameters()}
+    layers = {f'{name}.offset': module
+              for name, module in model.named_modules()
+              if isinstance(module, CycleFC)}
+    adapted, dropped, unexpected, reshaped, wrong = {}, [], [], [], []
+    for key, value in state.items():
+        shape = tuple(value.shape)
+        if key in layers:
+            dropped.append(key)
+            if not _holds_offsets(value, layers[key]):
+                wrong.append(
+                    f'{key} {shape} does not hold the offsets of a CycleFC '
+                    f'with kernel {layers[key].kernel_size}: the weights '
+                    'belong to another operator')
+        elif key in expected:
+            adapted[key] = value
+            if shape != expected[key]:
+                reshaped.append(f'{key} {shape} for {expected[key]}')
+        elif key in _CLASSIFIER:
+            dropped.append(key)
+        else:
+            unexpected.append(key)
+    missing = [key for key in expected if key not in state]
+    kept = []
+    for may_stay in (_is_out_norm, _is_head):
+        if not any(map(may_stay, state)):
+            kept += [key for key in missing if may_stay(key)]
+    missing = [key for key in missing if key not in kept]
+    return Account(adapted, dropped, kept, missing, unexpected, reshaped,
+                   wrong)
+
+
+def _is_head(key):
+    return key.startswith('head.')
+
+
+def _holds_offsets(value, layer):
+    offsets = cycle_offsets(layer.in_channels, layer.kernel_size)
+    return value.shape == (1, offsets.numel(), 1, 1) and torch.equal(
+        value.flatten().cpu().double(), offsets.flatten().double())
 
 
 def adapt_state_dict(state, model):
@@ -261,7 +283,8 @@ def adapt_state_dict(state, model):
     Dropped by name: ``head`` and ``norm`` of the classifier where ``model``
     has none, and the ``offset`` buffers of official files, once they are
     found to hold the cycle offsets. Output norms may be absent if the file
-    has none at all, as a classifier's. Everything else must match.
+    has none at all, as a classifier's; so may the head. Everything else
+    must match.
 
     Args:
         state (dict): Tensors by official key.
@@ -274,50 +297,20 @@ def adapt_state_dict(state, model):
         CheckpointError: A key is missing, unexpected or of another shape,
             or an offset is not the formula's; names keys and remedy.
     """
-    expected = {key: tuple(value.shape)
-                for key, value in model.named_parameters()}
-    layers = {name: module for name, module in model.named_modules()
-              if isinstance(module, CycleFC)}
-    adapted, dropped, unexpected, reshaped = {}, [], [], []
-    for key, value in state.items():
-        layer = layers.get(key[:-len('.offset')])
-        if key.endswith('.offset') and layer is not None:
-            _verify_offset(key, value, layer)
-            dropped.append(key)
-        elif key in expected:
-            adapted[key] = value
-            if tuple(value.shape) != expected[key]:
-                reshaped.append(f'{key} {tuple(value.shape)} for '
-                                f'{expected[key]}')
-        elif key in _CLASSIFIER:
-            dropped.append(key)
-        else:
-            unexpected.append(key)
-    missing = [key for key in expected if key not in state]
-    is_out_norm = re.compile(r'norm\d+\.').match
-    kept = []
-    if not any(map(is_out_norm, state)):
-        kept = [key for key in missing if is_out_norm(key)]
-        missing = [key for key in missing if not is_out_norm(key)]
-    if missing or unexpected or reshaped:
-        raise CheckpointError(
-            _misfit(missing, unexpected, reshaped, adapted, state, model))
-    return adapted, LoadReport(sorted(adapted), sorted(dropped), kept)
+    account = account_for(state, model)
+    if account.misfits:
+        raise CheckpointError(_misfit(account, state, model))
+    return account.adapted, LoadReport(
+        sorted(account.adapted), sorted(account.dropped), account.kept)
 
 
-def _verify_offset(key, value, layer):
-    offsets = cycle_offsets(layer.in_channels, layer.kernel_size)
-    if value.shape != (1, offsets.numel(), 1, 1) or not torch.equal(
-            value.flatten().cpu().double(), offsets.flatten().double()):
-        raise CheckpointError(
-            f'{key} {tuple(value.shape)} does not hold the offsets of a '
-            f'CycleFC with kernel {layer.kernel_size}: the weights belong '
-            'to another operator')
-
-
-def _misfit(missing, unexpected, reshaped, adapted, state, model):
+def _misfit(account, state, model):
     """Say which keys do not fit, and what to do."""
-    if not adapted and not unexpected:
+    missing, unexpected, reshaped = (
+        account.missing, account.unexpected, account.reshaped)
+    if not missing and not unexpected and not reshaped:
+        return account.wrong_offsets[0]
+    if not account.adapted and not unexpected:
         return (
             'the checkpoint holds no tensor for this CycleNet, so nothing '
             'would be loaded. If it is a file of the backbone alone, give it '
@@ -329,36 +322,32 @@ def _misfit(missing, unexpected, reshaped, adapted, state, model):
         if keys:
             more = f' and {len(keys) - 6} more' if len(keys) > 6 else ''
             lines.append(f'{what}: {", ".join(keys[:6])}{more}')
-    arch = _recognise_arch(state, model.arch_settings)
-    if any(line.startswith('head.') for line in reshaped):
-        lines.append('set num_classes to that of the file')
-    elif arch is not None and arch != model.arch:
-        lines.append(f'the file is of arch={arch!r}, the network of '
-                     f'arch={model.arch!r}: make them agree')
-    elif any(re.match(r'norm\d+\.', key) for key in missing + unexpected):
-        lines.append('output norms differ: make fork_feat, fork_last3 and '
-                     'out_indices those the file was trained with')
-    elif any('.mlp_c.bias' in key for key in missing + unexpected):
-        lines.append('make qkv_bias that of the file')
-    else:
-        lines.append('check arch and in_channels, or that the file is of a '
-                     'CycleNet at all')
+    lines.append(_remedy(missing + unexpected + reshaped, state, model))
     return '; '.join(lines)
 
 
-def _recognise_arch(state, arch_settings):
-    """Name of the arch whose depths, dims and ratios the tensors have."""
-    for name, settings in arch_settings.items():
-        depths, dims = settings['depths'], settings['embed_dims']
-        blocks = {f'network.{2 * i}.{j}.mlp.fc1.weight': (ratio * dim, dim)
-                  for i, (depth, dim, ratio) in enumerate(
-                      zip(depths, dims, settings['mlp_ratios']))
-                  for j in range(depth)}
-        found = {key: tuple(value.shape) for key, value in state.items()
-                 if re.fullmatch(r'network\.\d+\.\d+\.mlp\.fc1\.weight', key)}
-        if blocks == found:
-            return name
-    return None
+def _remedy(keys, state, model):
+    # It builds networks, which load their weights by this module.
+    from .recognise import TURNED, is_turned, recognise_arch, same_arch
+
+    arch = recognise_arch(state)
+    if all(map(_is_head, keys)):
+        return ('set num_classes to that of the file, or take its head out: '
+                'tools/convert_checkpoint.py --drop-head')
+    if is_turned(state, model):
+        return TURNED
+    if arch is not None and not same_arch(arch, model.arch):
+        return (f'the file is of arch={arch!r}, the network of '
+                f'arch={model.arch!r}: make them agree')
+    if any(key.startswith('patch_embed.') for key in keys):
+        return 'make stem and in_channels those of the file'
+    if any(map(_is_out_norm, keys)):
+        return ('output norms differ: make fork_feat, fork_last3 and '
+                'out_indices those the file was trained with')
+    if any('.mlp_c.bias' in key for key in keys):
+        return 'make qkv_bias that of the file'
+    return ('check arch and in_channels, or that the file is of a CycleNet '
+            'at all')
 
 
 def load_pretrained(model, source, prefix=None):

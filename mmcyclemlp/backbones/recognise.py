@@ -1,0 +1,198 @@
+"""Which CycleNet a state dict belongs to, told from its tensors."""
+
+import json
+import re
+from typing import NamedTuple
+
+import torch
+
+from .checkpoint import CheckpointError, account_for
+from .cyclenet import CycleNet
+
+TURNED = ("its matrices are turned, so it is of another library; of Paddle's "
+          'files take the .pdparams')
+
+
+class Recognised(NamedTuple):
+    """The network of a state dict.
+
+    Attributes:
+        model (CycleNet): On the meta device: keys and shapes, no values.
+        options (dict): What CycleNet is built with.
+    """
+
+    model: CycleNet
+    options: dict
+
+    def __str__(self):
+        options = dict(self.options)
+        arguments = [repr(options.pop('arch'))]
+        arguments += [f'{key}={value!r}' for key, value in options.items()]
+        return f'CycleNet({", ".join(arguments)})'
+
+
+def recognise(state, arch=None):
+    """Find the network whose keys and shapes a state dict has.
+
+    Stem, classes and so on are read off the tensors. The arch must be one
+    of ``CycleNet.arch_settings``, unless it is given.
+
+    Args:
+        state (dict): Tensors by official key.
+        arch (str | dict | None): What the arch must be. Default: None.
+
+    Returns:
+        Recognised: The network; every key is accounted for.
+
+    Raises:
+        CheckpointError: The tensors are of another arch, or of none; names
+            the nearest and the first keys that differ.
+    """
+    if arch is not None:
+        _check_arch(arch)
+    options = _options(state)
+    candidates = list(CycleNet.arch_settings) if arch is None else [arch]
+    models = [_build(candidate, options) for candidate in candidates]
+    misfits = [account_for(state, model).misfits for model in models]
+    nearest = min(range(len(models)), key=lambda i: len(misfits[i]))
+    if not misfits[nearest]:
+        return Recognised(
+            models[nearest], dict(arch=candidates[nearest], **options))
+    raise CheckpointError(_differs(
+        state, arch, candidates[nearest], models[nearest], misfits[nearest]))
+
+
+def _differs(state, arch, nearest, model, misfits):
+    """Say in which keys a state dict is not of an arch."""
+    own = recognise_arch(state)
+    text = f'of no known arch; the nearest is {nearest}'
+    if arch is not None:
+        text = f'not of arch {_written(arch)}'
+    text += f', which differs in {len(misfits)} keys: '
+    text += '; '.join(misfits[:4]) + ('; ...' if len(misfits) > 4 else '')
+    if is_turned(state, model):
+        text += f'. {TURNED}'
+    elif arch is not None and own is not None:
+        text += f'. It is of arch {_written(own)}'
+    elif own is not None:
+        text += f". If these sizes are meant, say --arch '{_written(own)}'"
+    return text
+
+
+def recognise_arch(state):
+    """The arch of a state dict, without accounting for its other options.
+
+    Args:
+        state (dict): Tensors by official key.
+
+    Returns:
+        str | dict | None: A name; sizes, if they are of no named arch; None
+        if a key does not fit either.
+    """
+    sizes = _sizes(state)
+    if sizes is None:
+        return None
+    arch = next((name for name in CycleNet.arch_settings
+                 if same_arch(sizes, name)), sizes)
+    if account_for(state, _build(arch, _options(state))).misfits:
+        return None
+    return arch
+
+
+def same_arch(a, b):
+    """Whether two archs, by name or by sizes, are the same."""
+    return _settings(a) == _settings(b)
+
+
+def is_turned(state, model):
+    """Whether every oblong matrix of a state dict is the wrong way round."""
+    shapes = [(tuple(state[key].shape), tuple(value.shape))
+              for key, value in model.named_parameters()
+              if key in state and value.dim() == 2
+              and value.shape[0] != value.shape[1]]
+    return bool(shapes) and all(a == b[::-1] for a, b in shapes)
+
+
+def _settings(arch):
+    """All sizes of an arch, in one form."""
+    settings = CycleNet.arch_settings[arch] if isinstance(arch, str) else arch
+    return {
+        **{key: tuple(settings[key])
+           for key in ('embed_dims', 'depths', 'mlp_ratios')},
+        'downsample': settings.get('downsample', 'conv'),
+        'reweight': settings.get('reweight', True),
+    }
+
+
+def _written(arch):
+    return arch if isinstance(arch, str) else json.dumps(arch)
+
+
+def _check_arch(arch):
+    try:
+        _build(arch, dict(fork_feat=False))
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f'arch {_written(arch)}: {error}') from error
+
+
+def _sizes(state):
+    """Arch as a dict, from the blocks; None if there are no such blocks."""
+    blocks = {}
+    for key in state:
+        match = re.match(r'network\.([0-9]{1,3})\.([0-9]{1,3})\.', key)
+        if match:
+            blocks.setdefault(int(match[1]), set()).add(match[2])
+    sizes = dict(embed_dims=[], depths=[], mlp_ratios=[])
+    try:
+        for place in sorted(blocks):
+            block = f'network.{place}.0'
+            hidden, dim = state[f'{block}.mlp.fc1.weight'].shape
+            if not hidden or not dim:
+                return None
+            sizes['embed_dims'].append(dim)
+            sizes['depths'].append(len(blocks[place]))
+            sizes['mlp_ratios'].append(
+                hidden // dim if hidden % dim == 0 else hidden / dim)
+    except (KeyError, ValueError):
+        return None
+    if 'network.1.reduction.weight' in state:
+        sizes['downsample'] = 'patch_merging'
+    if 'network.0.0.attn.reweight.fc1.weight' not in state:
+        sizes['reweight'] = False
+    return sizes if blocks else None
+
+
+def _options(state):
+    """What CycleNet is built with beside its arch, if not the default."""
+    options = {}
+    stem = state.get('patch_embed.proj.weight')
+    if stem is not None and stem.dim() == 4:
+        if stem.shape[2] == 4:
+            options['stem'] = 'conv4'
+        if stem.shape[1] != 3:
+            options['in_channels'] = stem.shape[1]
+    if any(key.endswith('.attn.mlp_c.bias') for key in state):
+        options['qkv_bias'] = True
+    if 'norm.weight' in state or 'head.weight' in state:
+        options['fork_feat'] = False
+        head = state.get('head.weight')
+        if head is not None and head.dim() == 2:
+            options['num_classes'] = head.shape[0]
+    else:
+        norms = {int(match[1]) // 2 for match in map(
+            re.compile(r'norm([0-9]?[02468])\.').match, state) if match}
+        if norms and norms != set(range(4)):
+            options['out_indices'] = tuple(sorted(norms))
+    return options
+
+
+def _build(arch, options):
+    """The network on the meta device."""
+    options = dict(options)
+    if options.get('fork_feat', True):
+        stages = range(len(_settings(arch)['depths']))
+        outs = options.get('out_indices', stages)
+        options['out_indices'] = [i for i in outs if i in stages] or stages
+        options['fork_last3'] = False
+    with torch.device('meta'):
+        return CycleNet(arch, **options)

@@ -1,0 +1,70 @@
+"""Convert weights of CycleMLP between the programs that read them.
+
+    python tools/convert_checkpoint.py CycleMLP_B1.pth b1.safetensors
+    python tools/convert_checkpoint.py cyclemlp_b1.pdparams b1.pth
+    python tools/convert_checkpoint.py work_dirs/mine/epoch_12.pth b1.pth
+"""
+
+import argparse
+import json
+import sys
+
+from mmcyclemlp.backbones import CheckpointError
+from mmcyclemlp.backbones.convert import LAYOUTS, convert_checkpoint
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(
+        description='Convert weights of CycleMLP, and report what is in '
+        'them. No code in a file is run, every key is accounted for, and '
+        'unless all is well nothing is written.')
+    parser.add_argument(
+        'source', metavar='SRC',
+        help='what to read, a path or URL: an official .pth, a .pdparams of '
+        'Paddle, a .safetensors, or a checkpoint of a classifier, detector '
+        'or segmentor of mm, whose backbone is taken. Told apart by what '
+        'they hold, not by their names')
+    parser.add_argument(
+        'target', metavar='DST',
+        help='what to write, a .pth or a .safetensors by its ending')
+    parser.add_argument(
+        '--to', choices=LAYOUTS, default='official',
+        help='official (the default): the keys of the official code, with '
+        'its offset buffers, in a .pth under "model"; init_cfg, '
+        'load_pretrained and the official code read it. mm: the same keys '
+        'behind "backbone.", without offsets, in a .pth under "state_dict"; '
+        'a whole mm model reads it by load_from')
+    parser.add_argument(
+        '--arch', metavar='NAME|JSON',
+        help='what the arch must be, e.g. b1, or your own sizes, e.g. '
+        '\'{"embed_dims": [32, 64], "depths": [1, 1], "mlp_ratios": [4, 4]}'
+        '\' (default: a named one, found from the tensors)')
+    parser.add_argument(
+        '--prefix', metavar='NAME', help='which network to take, where '
+        'there are several, e.g. teacher.backbone')
+    parser.add_argument(
+        '--drop-head', action='store_true', help='leave out the head of a '
+        'classifier, to train it on other classes')
+    parser.add_argument(
+        '--force', action='store_true', help='replace DST if it exists')
+    return parser.parse_args()
+
+
+def main():
+    args = parse_args()
+    arch = args.arch
+    if arch is not None and arch.lstrip().startswith('{'):
+        try:
+            arch = json.loads(arch)
+        except ValueError as error:
+            raise CheckpointError(
+                f'--arch {arch} is no JSON: {error}') from error
+    print(convert_checkpoint(args.source, args.target, args.to, arch,
+                             args.prefix, args.drop_head, args.force))
+
+
+if __name__ == '__main__':
+    try:
+        main()
+    except CheckpointError as error:
+        sys.exit(f'error: {error}')
