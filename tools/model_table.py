@@ -1,0 +1,259 @@
+"""Write the tables of models into the READMEs, or check them.
+
+    python tools/model_table.py [--check]
+
+Parameters and multiply-adds are counted from the configs, accuracies are
+taken with their sources from the metafiles that model-index.yml names.
+"""
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+import torch
+import yaml
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+from torch.utils.flop_counter import FlopCounterMode
+
+from mmcyclemlp.engine.errors import UserError
+
+ROOT = Path(__file__).resolve().parent.parent
+BEGIN = '<!-- models: written by tools/model_table.py -->'
+END = '<!-- models: end -->'
+# Height and width that the multiply-adds are counted at.
+SIZES = dict(mmpretrain=(224, 224), mmdet=(800, 1280), mmseg=(512, 512))
+METHOD = (
+    'Counted: by `tools/model_table.py`, from the configs. A GMAC is 10⁹ '
+    "multiply-adds of convolutions and matrix products in the paper's "
+    'formulas; norms, activations and resizing are left out.')
+NOTES = dict(
+    roi_head='Of a two-stage detector, 1000 proposals go through the box '
+    'head and 100 through the mask head.',
+    auxiliary_head='An auxiliary head has parameters, and no part in the '
+    'GMACs.')
+NO_ACCURACY = (
+    'Accuracies that are not here were not measured by us, and no published '
+    'one could be checked at its source.')
+
+
+def count(cfg):
+    """Count a model in its textbook form, without memory for it.
+
+    Args:
+        cfg (Config): Config of a classifier, detector or segmentor.
+
+    Returns:
+        tuple[int, int]: Parameters, and multiply-adds of one image.
+    """
+    scope = cfg.default_scope
+    # A classifier is its backbone; mmpretrain, which not every machine can
+    # import, adds losses and metrics.
+    model = cfg.model.backbone if scope == 'mmpretrain' else cfg.model
+    cfg.model.backbone.backend = 'plain'
+    init_default_scope('mmengine' if scope == 'mmpretrain' else scope)
+    with torch.device('meta'):
+        model = MODELS.build(model).eval()
+        x = torch.empty(1, 3, *SIZES[scope])
+        with FlopCounterMode(display=False) as counter:
+            if scope == 'mmpretrain':
+                model(x)
+            elif 'roi_head' in cfg.model:
+                _run_two_stages(model, x)
+            else:
+                model(x, mode='tensor')
+    parameters = sum(p.numel() for p in model.parameters())
+    return parameters, counter.get_total_flops() // 2
+
+
+def _run_two_stages(model, x):
+    """A detector's parts, with proposals from nowhere."""
+    model.rpn_head(model.extract_feat(x))
+    for name, proposals in [('bbox', 1000), ('mask', 100)]:
+        extractor = getattr(model.roi_head, f'{name}_roi_extractor')
+        getattr(model.roi_head, f'{name}_head')(torch.empty(
+            proposals, extractor.out_channels,
+            *extractor.roi_layers[0].output_size))
+
+
+class Sources:
+    """Numbers the sources in the order in which they are cited."""
+
+    def __init__(self):
+        self.texts = []
+
+    def cite(self, value, text):
+        if text not in self.texts:
+            self.texts.append(text)
+        return f'{value} [{self.texts.index(text) + 1}]'
+
+    def lines(self):
+        return [f'[{i}] {text}.' for i, text in enumerate(self.texts, 1)]
+
+
+def read_models(root):
+    """Read the metafiles and count their models.
+
+    Args:
+        root (Path): Folder of model-index.yml.
+
+    Returns:
+        dict[Path, list[dict]]: Models of each folder; to what the metafile
+        says are added ``cfg``, ``parameters`` and ``macs``.
+
+    Raises:
+        UserError: A config is missing, or a figure has no source.
+    """
+    folders = {}
+    for name in _read_yaml(root / 'model-index.yml')['Import']:
+        models = _read_yaml(root / name)['Models']
+        for model in models:
+            path = root / model['Config']
+            if not path.is_file():
+                raise UserError(f'{name}: there is no config {path}')
+            for result in model.get('Results', []):
+                if not str(result.get('Source')).startswith(
+                        ('quoted from ', 'measured on ')):
+                    raise UserError(
+                        f"{name}: a result of {model['Name']} needs a Source "
+                        "that starts with 'quoted from' or 'measured on'")
+            model['cfg'] = Config.fromfile(
+                path, import_custom_modules=False)
+            model['parameters'], model['macs'] = count(model['cfg'])
+        folders[(root / name).parent] = models
+    return folders
+
+
+def _read_yaml(path):
+    if not path.is_file():
+        raise UserError(f'there is no {path}')
+    return yaml.safe_load(path.read_text(encoding='utf-8'))
+
+
+def folder_table(models):
+    """Table of the models of one folder, as Markdown."""
+    metrics = list(dict.fromkeys(
+        metric for model in models for result in model.get('Results', [])
+        for metric in result['Metrics']))
+    has_weights = any('Weights' in model for model in models)
+    cfg = models[0]['cfg']
+    rows = [['config', 'parameters (M), counted',
+             f'GMACs at {_size(cfg)}, counted', *metrics]]
+    rows[0] += ['weights'] * has_weights
+    sources = Sources()
+    for model in models:
+        name = Path(model['Config']).name
+        cells = [', '.join(
+            sources.cite(result['Metrics'][metric], result['Source'])
+            for result in model.get('Results', [])
+            if metric in result['Metrics']) for metric in metrics]
+        rows.append([f'[{name[:-3]}]({name})', _mega(model), _giga(model),
+                     *cells])
+        if has_weights:
+            rows[-1].append(f"[official]({model['Weights']})"
+                            if 'Weights' in model else '')
+    notes = [METHOD, *_notes(cfg), *sources.lines()]
+    if not metrics or not all(cell for row in rows for cell in row):
+        notes.append(NO_ACCURACY)
+    return _markdown(rows, notes)
+
+
+def overview(folders):
+    """Table of all sizes of the backbone in all its uses, as Markdown."""
+    columns, top, notes, sources = {}, {}, [], Sources()
+    for folder, models in folders.items():
+        cfg = models[0]['cfg']
+        title = (f"[{models[0]['In Collection']}](configs/{folder.name}/), "
+                 + _size(cfg))
+        cells = columns.setdefault(title, {})
+        for model in models:
+            arch = model['cfg'].model.backbone.arch
+            # Schedules of one model cost the same.
+            cells.setdefault(arch, f'{_mega(model)} M, {_giga(model)} G')
+            if cfg.default_scope == 'mmpretrain':
+                result = model['Results'][0]
+                top[arch] = sources.cite(
+                    result['Metrics']['Top 1 Accuracy'], result['Source'])
+        notes += _notes(cfg)
+    rows = [['`arch`', *(f'{title}, counted' for title in columns),
+             'ImageNet top-1']]
+    rows += [[arch, *(cells.get(arch, '') for cells in columns.values()),
+              top[arch]] for arch in top]
+    return _markdown(rows, [METHOD, *notes, *sources.lines()])
+
+
+def _notes(cfg):
+    return [text for key, text in NOTES.items() if key in cfg.model]
+
+
+def _size(cfg):
+    height, width = SIZES[cfg.default_scope]
+    return f'{width}x{height}'
+
+
+def _mega(model):
+    return f"{model['parameters'] / 1e6:.2f}"
+
+
+def _giga(model):
+    digits = 2 if model['macs'] < 20e9 else 1
+    return f"{model['macs'] / 1e9:.{digits}f}"
+
+
+def _markdown(rows, notes):
+    rows.insert(1, ['---'] * len(rows[0]))
+    return '\n'.join([f'| {" | ".join(row)} |' for row in rows]
+                     + ['', *notes])
+
+
+def replace_between_markers(path, table):
+    """Text of a README with the table in its place.
+
+    Raises:
+        UserError: The file lacks the markers.
+    """
+    if not path.is_file():
+        raise UserError(f'there is no {path}')
+    text = path.read_text(encoding='utf-8')
+    head, begin, rest = text.partition(BEGIN)
+    _, end, tail = rest.partition(END)
+    if not begin or not end:
+        raise UserError(f'{path} has no lines {BEGIN} and {END}, between '
+                        'which the table would go')
+    return f'{head}{BEGIN}\n\n{table}\n\n{END}{tail}'
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description='Write the tables of models into the READMEs.')
+    parser.add_argument(
+        '--check', action='store_true',
+        help='write nothing; fail if a table is not up to date')
+    parser.add_argument(
+        '--root', type=Path, default=ROOT, metavar='DIR',
+        help='folder of model-index.yml (default: the project)')
+    args = parser.parse_args()
+    logging.getLogger('mmcyclemlp').setLevel(logging.WARNING)
+    folders = read_models(args.root)
+    tables = {folder / 'README.md': folder_table(models)
+              for folder, models in folders.items()}
+    tables[args.root / 'README.md'] = overview(folders)
+    texts = {path: replace_between_markers(path, table)
+             for path, table in tables.items()}
+    stale = [path for path, text in texts.items()
+             if path.read_text(encoding='utf-8') != text]
+    if args.check and stale:
+        raise UserError(
+            f"{', '.join(map(str, stale))}: not up to date; run python "
+            'tools/model_table.py')
+    for path in stale:
+        path.write_text(texts[path], encoding='utf-8')
+        print(f'wrote {path}')
+
+
+if __name__ == '__main__':
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f'error: {error}')
