@@ -217,9 +217,9 @@ class Account(NamedTuple):
     def misfits(self):
         """Keys that do not fit, each in words."""
         return [
+            *(f'of another shape: {text}' for text in self.reshaped),
             *(f'missing: {key}' for key in self.missing),
             *(f'unexpected: {key}' for key in self.unexpected),
-            *(f'of another shape: {text}' for text in self.reshaped),
             *self.wrong_offsets,
         ]
 
@@ -364,14 +364,14 @@ def load_pretrained(model, source, prefix=None):
     Raises:
         CheckpointError: The file cannot be read safely or does not fit.
     """
+    checkpoint, name = read_checkpoint(source), os.fspath(source)
     try:
-        state, layout = find_state_dict(read_checkpoint(source), prefix)
+        state, layout = find_state_dict(checkpoint, prefix)
+        name = f'{name} ({layout})'
         _, report = adapt_state_dict(state, model)
     except CheckpointError as error:
-        if os.fspath(source) in str(error):
-            raise
-        raise CheckpointError(f'{source}: {error}') from None
+        raise CheckpointError(f'{name}: {error}') from None
     # Not strict, as output norms may stay: the network itself is.
     model.load_state_dict(state, strict=False)
-    logger.info('CycleNet: %s, from %s (%s)', report, source, layout)
+    logger.info('CycleNet: %s, from %s', report, name)
     return report

@@ -92,16 +92,17 @@ def convert_checkpoint(source, target, layout='official', arch=None,
         raise CheckpointError(f'layout is one of {LAYOUTS}, not {layout!r}')
     source = os.fspath(source)
     check_target(target, source, force)
-    file = read_file(source)
+    file, name = read_file(source), source
     try:
         found = find_backbone(file.content, prefix)
+        name = f'{source} ({found.layout})'
         tensors, left_out = dict(found.tensors), list(found.beside)
         if drop_head:
             left_out = _drop_head(tensors) + left_out
         _check_numbers(tensors)
         network = recognise(tensors, arch)
     except CheckpointError as error:
-        raise CheckpointError(f'{source}: {error}') from error
+        raise CheckpointError(f'{name}: {error}') from error
     account = account_for(tensors, network.model)
     if layout == 'official':
         state = _with_offsets(tensors, network.model)

@@ -230,9 +230,10 @@ def _read_torch(path, source, allow):
     restricted = types.ModuleType('restricted_pickle')
     restricted.Unpickler = unpickler
     restricted.load = lambda file, **kwargs: unpickler(file, **kwargs).load()
-    # Safe in spite of weights_only=False.
-    return torch.load(path, map_location='cpu', weights_only=False,
-                      pickle_module=restricted)
+    with open(path, 'rb') as file:  # of a path torch asks the ending
+        # Safe in spite of weights_only=False.
+        return torch.load(file, map_location='cpu', weights_only=False,
+                          pickle_module=restricted)
 
 
 def _read_safetensors(path, source, allow):

@@ -48,35 +48,45 @@ def recognise(state, arch=None):
         CheckpointError: The tensors are of another arch, or of none; names
             the nearest and the first keys that differ.
     """
+    options = _options(state)
+    own = recognise_arch(state)
     if arch is not None:
         _check_arch(arch)
-    options = _options(state)
-    candidates = list(CycleNet.arch_settings) if arch is None else [arch]
-    models = [_build(candidate, options) for candidate in candidates]
-    misfits = [account_for(state, model).misfits for model in models]
-    nearest = min(range(len(models)), key=lambda i: len(misfits[i]))
-    if not misfits[nearest]:
-        return Recognised(
-            models[nearest], dict(arch=candidates[nearest], **options))
-    raise CheckpointError(_differs(
-        state, arch, candidates[nearest], models[nearest], misfits[nearest]))
-
-
-def _differs(state, arch, nearest, model, misfits):
-    """Say in which keys a state dict is not of an arch."""
-    own = recognise_arch(state)
-    text = f'of no known arch; the nearest is {nearest}'
-    if arch is not None:
+        model = _build(arch, options)
+        misfits = account_for(state, model).misfits
+        if not misfits:
+            return Recognised(model, dict(arch=arch, **options))
         text = f'not of arch {_written(arch)}'
-    text += f', which differs in {len(misfits)} keys: '
-    text += '; '.join(misfits[:4]) + ('; ...' if len(misfits) > 4 else '')
+        remedy = '' if own is None else f'. It is of arch {_written(own)}'
+    elif isinstance(own, str):
+        return Recognised(_build(own, options), dict(arch=own, **options))
+    else:
+        models = {name: _build(name, options)
+                  for name in CycleNet.arch_settings}
+        differ = {name: account_for(state, model).misfits
+                  for name, model in models.items()}
+        nearest = min(differ, key=lambda name: len(differ[name]))
+        model, misfits = models[nearest], differ[nearest]
+        text = f'of no known arch; the nearest is {nearest}'
+        remedy = '' if own is None else (
+            f". If these sizes are meant, say --arch '{_written(own)}'")
     if is_turned(state, model):
-        text += f'. {TURNED}'
-    elif arch is not None and own is not None:
-        text += f'. It is of arch {_written(own)}'
-    elif own is not None:
-        text += f". If these sizes are meant, say --arch '{_written(own)}'"
-    return text
+        remedy = f'. {TURNED}'
+    # All of them where nothing else tells what the file is.
+    listed = _listed(misfits, 4 if remedy else len(misfits))
+    raise CheckpointError(
+        f'{text}, which differs in {len(misfits)} keys: {listed}{remedy}')
+
+
+def _listed(misfits, most):
+    """Misfits in words, those of blocks alike together."""
+    groups = {}
+    for text in misfits:
+        groups.setdefault(re.sub(r'\d+', '*', text), []).append(text)
+    listed = [
+        first + (f' (and {len(others)} like it)' if others else '')
+        for first, *others in groups.values()]
+    return '; '.join(listed[:most]) + ('; ...' if len(listed) > most else '')
 
 
 def recognise_arch(state):
