@@ -307,6 +307,22 @@ def test_a_bad_weight_is_named(value, message, kind, tmp_path):
     assert not (tmp_path / 'b.pth').exists()
 
 
+def test_another_network_and_another_operator(tmp_path):
+    torch.save({'conv1.weight': torch.zeros(4, 3, 7, 7)}, tmp_path / 'a.pth')
+    with pytest.raises(CheckpointError, match=(
+            r'a\.pth: not a CycleNet: .*conv1\.weight')):
+        convert(tmp_path / 'a.pth', tmp_path / 'b.pth')
+    state = official_file(drawn({}))['model']
+    key = 'network.2.0.attn.sfc_{}.offset'
+    state[key.format('h')] = state[key.format('w')]
+    torch.save({'model': state}, tmp_path / 'a.pth')
+    with pytest.raises(CheckpointError, match=(
+            r'a\.pth .*1 keys: network\.2\.0\.attn\.sfc_h\.offset '
+            r'\(1, 24, 1, 1\) does not hold the offsets')):
+        convert(tmp_path / 'a.pth', tmp_path / 'b.pth')
+    assert not (tmp_path / 'b.pth').exists()
+
+
 def test_only_what_is_missing_of_the_offsets_is_made(tmp_path):
     official = official_file(drawn({}))['model']
     some = dict(official)
