@@ -1,24 +1,35 @@
 #!/usr/bin/env bash
 # Make or refresh a virtual environment with one family of mm libraries:
 #
-#     tools/make_env.sh onedl|openmmlab VENV
+#     tools/make_env.sh onedl|openmmlab|pretrain VENV
+#
+# pretrain is OneDL's mmpretrain, which needs torchvision, on a torch that
+# comes with one; its mmcv is built without operators, and it has no mmdet
+# or mmseg. In openmmlab mmpretrain is there too.
 #
 # Safe to interrupt and cheap to repeat: the stamp is written last, and
 # mmcv's wheel, minutes to build, is kept per torch and Python version in
 # ${XDG_CACHE_HOME:-~/.cache}/mmcyclemlp.
 set -euo pipefail
 
-family=${1:?usage: make_env.sh onedl|openmmlab VENV}
-venv=${2:?usage: make_env.sh onedl|openmmlab VENV}
+usage='usage: make_env.sh onedl|openmmlab|pretrain VENV'
+family=${1:?$usage}
+venv=${2:?$usage}
 cd "$(dirname "$0")/.."
 
+ops=1 check='cv2, mmcv.ops, mmdet, mmseg'
 case $family in
     # torch 2.14 headers demand C++20, which mmcv 2.3.6 is not compiled as.
     onedl)     torch='torch==2.13.0' vision='torchvision==0.28.*'
                mmcv='onedl-mmcv==2.3.6' extras='onedl,triton,dev' ;;
     openmmlab) torch='torch==2.1.2' vision='torchvision==0.16.2'
-               mmcv='mmcv==2.1.0' extras='openmmlab,dev' ;;
-    *) echo "make_env.sh: no family '$family': onedl or openmmlab" >&2
+               mmcv='mmcv==2.1.0' extras='openmmlab,openmmlab-pretrain,dev'
+               check+=', mmpretrain' ;;
+    pretrain)  torch='torch==2.14.1' vision='torchvision==0.29.1'
+               mmcv='onedl-mmcv==2.3.6' extras='pretrain,dev'
+               ops=0 check='cv2, mmcv, mmpretrain' ;;
+    *) echo "make_env.sh: no family '$family': onedl, openmmlab or" \
+           'pretrain' >&2
        exit 2 ;;
 esac
 
@@ -37,33 +48,40 @@ pip install -q "$torch" 'setuptools>=80,<82' wheel ninja
 # A CPU build of torch has no torchvision; beside it the import would fail.
 cuda=$("$venv/bin/python" -W ignore -c \
     'import torch; print(torch.version.cuda or "")')
-if [ -n "$cuda" ]; then
+if [ -n "$cuda" ] || [ "$family" = pretrain ]; then
     pip install -q "$vision"
 fi
 
-key=$("$venv/bin/python" -W ignore -c 'import sys, torch
+if [ $ops = 1 ]; then
+    key=$("$venv/bin/python" -W ignore -c 'import sys, torch
 print(f"cp{sys.version_info[0]}{sys.version_info[1]}"
       f"-torch{torch.__version__}")')
-cache=${XDG_CACHE_HOME:-$HOME/.cache}/mmcyclemlp/$key
-pattern=${mmcv//-/_}
-pattern=${pattern/==/-}
-wheel=$(ls "$cache/$pattern"-*.whl 2>/dev/null || true)
-if [ -z "$wheel" ]; then
-    echo "[env] building $mmcv once for $key (5 to 10 minutes on 2 cores)"
-    mkdir -p "$cache"
-    building=$(mktemp -d "$cache/building.XXXXXX")
-    trap 'rm -rf "$building"' EXIT
-    CFLAGS='-g0 -O1' pip wheel -q --no-build-isolation --no-deps \
-        -w "$building" "$mmcv"
-    mv "$building"/*.whl "$cache/"
-    wheel=$(ls "$cache/$pattern"-*.whl)
+    cache=${XDG_CACHE_HOME:-$HOME/.cache}/mmcyclemlp/$key
+    pattern=${mmcv//-/_}
+    pattern=${pattern/==/-}
+    wheel=$(ls "$cache/$pattern"-*.whl 2>/dev/null || true)
+    if [ -z "$wheel" ]; then
+        echo "[env] building $mmcv once for $key" \
+            '(5 to 10 minutes on 2 cores)'
+        mkdir -p "$cache"
+        building=$(mktemp -d "$cache/building.XXXXXX")
+        trap 'rm -rf "$building"' EXIT
+        # pip's own cache does not know torch's version.
+        CFLAGS='-g0 -O1' pip wheel -q --no-cache-dir --no-build-isolation \
+            --no-deps -w "$building" "$mmcv"
+        mv "$building"/*.whl "$cache/"
+        wheel=$(ls "$cache/$pattern"-*.whl)
+    fi
+    pip install -q --no-deps "$wheel"
+else
+    # Isolated, its build finds no torch and leaves the operators out.
+    pip install -q --no-cache-dir --no-deps "$mmcv"
 fi
-pip install -q --no-deps "$wheel"
 pip install -q --no-build-isolation -e ".[$extras]"
 # The headless files go on top: they need no libGL from the system.
 opencv=$("$venv/bin/python" -c \
     'from importlib.metadata import version; print(version("opencv-python"))')
 pip install -q --force-reinstall --no-deps "opencv-python-headless==$opencv"
-"$venv/bin/python" -W ignore -c 'import cv2, mmcv.ops, mmdet, mmseg'
+"$venv/bin/python" -W ignore -c "import $check"
 printf '%s' "$want" > "$stamp"
 echo "[env] $venv is ready"

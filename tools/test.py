@@ -1,15 +1,14 @@
-"""Evaluate a checkpoint: mAP of a detector, mIoU of a segmentor.
+"""Evaluate a checkpoint: mAP, mIoU, or top-1 and top-5.
 
     python tools/test.py CONFIG CHECKPOINT --show-dir pictures
 """
 
 import argparse
 import os
-import sys
 
-from mmengine.config import ConfigDict, DictAction
+from mmengine.config import ConfigDict
 
-from mmcyclemlp.backbones import CheckpointError
+from mmcyclemlp.engine import command
 from mmcyclemlp.engine.data_checks import check_data
 from mmcyclemlp.engine.errors import UserError
 from mmcyclemlp.engine.launch import build_runner, leave_group, read_config
@@ -17,75 +16,75 @@ from mmcyclemlp.engine.launch import build_runner, leave_group, read_config
 
 def parse_args():
     parser = argparse.ArgumentParser(
-        description='Evaluate a detector (mmdet) or a segmentor (mmseg).')
+        description='Evaluate a detector (mmdet), a segmentor (mmseg) or a '
+        'classifier (mmpretrain).')
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint of the whole model')
     parser.add_argument(
-        '--work-dir', help='where the log goes '
-        '(default: work_dirs/<name of the config>)')
-    parser.add_argument(
         '--out', metavar='PATH',
-        help='keep the predictions: a .pkl file of a detector, a folder of '
-        'label maps of a segmentor')
+        help='keep the predictions: a .pkl file of a detector or a '
+        'classifier, a folder of label maps of a segmentor')
     parser.add_argument(
         '--show-dir', metavar='DIR', help='keep pictures of the predictions')
     parser.add_argument(
         '--tta', action='store_true',
         help="test-time augmentation, by the config's tta_model and "
         'tta_pipeline')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
-        help='values that win over the config')
-    parser.add_argument(
-        '--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'],
-        default='none', help='how several processes were started')
-    parser.add_argument('--local-rank', '--local_rank', type=int, default=0,
-                        help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    return args
+    return command.parse_args(parser)
 
 
 def main():
     args = parse_args()
     cfg = read_config(args.config, args.work_dir, args.launcher,
                       args.cfg_options)
-    if not os.path.isfile(args.checkpoint):
+    if '://' not in args.checkpoint and not os.path.isfile(args.checkpoint):
         raise UserError(f'there is no checkpoint file {args.checkpoint}')
-    is_segmentor = cfg.get('default_scope') == 'mmseg'
-    if args.out and is_segmentor:
+    scope = cfg.get('default_scope')
+    if args.out and scope == 'mmseg':
         cfg.test_evaluator.output_dir = args.out
     elif args.out and not args.out.endswith(('.pkl', '.pickle')):
         raise UserError(
-            f'--out {args.out}: a detector keeps its predictions in a .pkl')
+            f'--out {args.out}: predictions of a model of {scope} go into a '
+            '.pkl')
     if args.show_dir:
-        keep_pictures(cfg, args.show_dir, is_segmentor)
+        if args.tta and scope == 'mmpretrain':
+            raise UserError('--show-dir: mmpretrain draws no pictures under '
+                            '--tta')
+        keep_pictures(cfg, args.show_dir, scope)
     check_data(cfg, ('test', ))
     if args.tta:
         use_tta(cfg, args.config)
     cfg.load_from = args.checkpoint
     cfg.resume = False
-    runner = build_runner(cfg)
-    if args.out and not is_segmentor:
-        from mmdet.evaluation import DumpDetResults
+    runner = build_runner(cfg, testing=True)
+    if args.out and scope != 'mmseg':
+        if scope == 'mmdet':
+            from mmdet.evaluation import DumpDetResults as DumpResults
+        else:
+            from mmengine.evaluator import DumpResults
 
         runner.test_evaluator.metrics.append(
-            DumpDetResults(out_file_path=args.out))
+            DumpResults(out_file_path=args.out))
     runner.test()
     leave_group()
 
 
-def keep_pictures(cfg, folder, is_segmentor):
+def keep_pictures(cfg, folder, scope):
     hook = cfg.get('default_hooks', {}).get('visualization')
     if hook is None:
         raise UserError(
             '--show-dir: the config has no default_hooks.visualization')
-    hook.draw = True
-    if is_segmentor:
+    if scope == 'mmseg':
+        hook.draw = True
         # mmsegmentation 1.2 would draw every 50th batch.
         hook.interval = 1
         cfg.visualizer.save_dir = folder
+    elif scope == 'mmpretrain':
+        hook.enable = True
+        hook.interval = 1
+        hook.out_dir = folder
     else:
+        hook.draw = True
         hook.test_out_dir = os.path.abspath(folder)
 
 
@@ -101,7 +100,4 @@ def use_tta(cfg, path):
 
 
 if __name__ == '__main__':
-    try:
-        main()
-    except (UserError, CheckpointError) as error:
-        sys.exit(f'error: {error}')
+    command.run(main)

@@ -1,16 +1,13 @@
-"""Train a detector or a segmentor from its config.
+"""Train a detector, a segmentor or a classifier from its config.
 
     python tools/train.py CONFIG --work-dir work_dirs/mine
 """
 
 import argparse
-import os
-import sys
 
-from mmengine.config import DictAction
 from mmengine.runner import find_latest_checkpoint
 
-from mmcyclemlp.backbones import CheckpointError
+from mmcyclemlp.engine import command
 from mmcyclemlp.engine.data_checks import check_data
 from mmcyclemlp.engine.errors import UserError
 from mmcyclemlp.engine.launch import (
@@ -23,11 +20,9 @@ from mmcyclemlp.engine.launch import (
 
 def parse_args():
     parser = argparse.ArgumentParser(
-        description='Train a detector (mmdet) or a segmentor (mmseg).')
+        description='Train a detector (mmdet), a segmentor (mmseg) or a '
+        'classifier (mmpretrain).')
     parser.add_argument('config', help='config file')
-    parser.add_argument(
-        '--work-dir', help='where checkpoints and logs go '
-        '(default: work_dirs/<name of the config>)')
     parser.add_argument(
         '--resume', nargs='?', const='auto', metavar='PATH|auto',
         help='continue a run from a checkpoint, or from the last one in '
@@ -38,18 +33,7 @@ def parse_args():
         '--auto-scale-lr', action='store_true',
         help="scale the learning rate by the batch size, from the config's "
         'auto_scale_lr.base_batch_size')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
-        help='values that win over the config, e.g. '
-        'train_dataloader.batch_size=4')
-    parser.add_argument(
-        '--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'],
-        default='none', help='how several processes were started')
-    parser.add_argument('--local-rank', '--local_rank', type=int, default=0,
-                        help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    return args
+    return command.parse_args(parser)
 
 
 def main():
@@ -93,7 +77,4 @@ def use_amp(cfg):
 
 
 if __name__ == '__main__':
-    try:
-        main()
-    except (UserError, CheckpointError) as error:
-        sys.exit(f'error: {error}')
+    command.run(main)

@@ -6,6 +6,7 @@ count that does not fit in the middle of a step.
 
 import inspect
 import json
+import os
 import os.path as osp
 from functools import cache
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 from mmengine.fileio import list_from_file
 from mmengine.registry import DATASETS
 
+from ..backbones import CycleNet
 from .errors import UserError
 
 
@@ -20,7 +22,8 @@ def check_data(cfg, splits):
     """Check the data that a run will read, its class names and counts.
 
     Args:
-        cfg (Config): Config of mmdet or mmseg with ``default_scope``.
+        cfg (Config): Config of mmdet, mmseg or mmpretrain, which its
+            ``default_scope`` says.
         splits (Sequence[str]): Which of 'train', 'val' and 'test'.
 
     Raises:
@@ -28,6 +31,9 @@ def check_data(cfg, splits):
             of the annotations, or a head has another number of classes.
     """
     scope = cfg.get('default_scope', 'mmengine')
+    if scope == 'mmpretrain':
+        _check_classification(cfg, splits)
+        return
     with DATASETS.switch_scope_and_registry(scope) as registry:
         for split in splits:
             loader = cfg.get(f'{split}_dataloader')
@@ -37,12 +43,16 @@ def check_data(cfg, splits):
                 classes = _check_dataset(dataset, split, registry)
                 if classes is not None:
                     _check_heads(cfg.model, len(classes), classes, split)
-            evaluators = cfg.get(f'{split}_evaluator') or []
-            for evaluator in (evaluators if isinstance(
-                    evaluators, (list, tuple)) else [evaluators]):
+            for evaluator in _evaluators(cfg, split):
                 if evaluator.get('ann_file'):
                     _check_exists(evaluator['ann_file'],
                                   f'{split}_evaluator.ann_file')
+
+
+def _evaluators(cfg, split):
+    evaluators = cfg.get(f'{split}_evaluator') or []
+    return (evaluators if isinstance(evaluators, (list, tuple))
+            else [evaluators])
 
 
 def _leaves(dataset):
@@ -63,22 +73,9 @@ def _check_exists(path, option):
 
 def _check_dataset(dataset, split, registry):
     """Check files and class names; give the classes where known."""
-    kind = registry.get(dataset['type'])
-    if kind is None:
-        raise UserError(
-            f"{split}_dataloader.dataset.type is '{dataset['type']}', which "
-            'no installed library knows: check the name and custom_imports')
+    kind = _kind(dataset, split, registry)
     metainfo = getattr(kind, 'METAINFO', {})
-    classes = (dataset.get('metainfo') or {}).get(
-        'classes', metainfo.get('classes'))
-    if isinstance(classes, str):
-        if osp.isfile(classes):
-            classes = list_from_file(classes)
-        else:
-            raise UserError(
-                f'metainfo.classes of {split}_dataloader is the text '
-                f"'{classes}': write a tuple of names, ('{classes}', ), or "
-                'an existing file with a name a line')
+    classes = _class_names(dataset, split, metainfo)
     option = f'{split}_dataloader.dataset'
     root = dataset.get('data_root') or ''
     if root:
@@ -105,6 +102,30 @@ def _check_dataset(dataset, split, registry):
                 "of its own classes; use type='BaseSegDataset' for others")
     if 'BaseSegDataset' in names and not dataset.get('ann_file'):
         _check_label_files(folders, dataset, metainfo, kind, option)
+    return classes
+
+
+def _kind(dataset, split, registry):
+    """Class of a dataset."""
+    kind = registry.get(dataset['type'])
+    if kind is None:
+        raise UserError(
+            f"{split}_dataloader.dataset.type is '{dataset['type']}', which "
+            'no installed library knows: check the name and custom_imports')
+    return kind
+
+
+def _class_names(dataset, split, metainfo):
+    """Names that the config gives, else those that the dataset has."""
+    classes = (dataset.get('metainfo') or {}).get(
+        'classes', metainfo.get('classes'))
+    if isinstance(classes, str):
+        if osp.isfile(classes):
+            return list_from_file(classes)
+        raise UserError(
+            f'metainfo.classes of {split}_dataloader is the text '
+            f"'{classes}': write a tuple of names, ('{classes}', ), or "
+            'an existing file with a name a line')
     return classes
 
 
@@ -200,6 +221,161 @@ def _heads(node, name):
     elif isinstance(node, (list, tuple)):
         for place, value in enumerate(node):
             yield from _heads(value, f'{name}[{place}]')
+
+
+def _check_classification(cfg, splits):
+    """Data in a folder a class, or in a list of names and labels."""
+    number, option = _count_of_classes(cfg.model)
+    if number is None:
+        return
+    preprocessor = cfg.model.get('data_preprocessor') or cfg.get(
+        'data_preprocessor') or {}
+    if preprocessor.get('num_classes', number) != number:
+        raise UserError(
+            f'data_preprocessor.num_classes is {preprocessor.num_classes}, '
+            f'but {option} is {number}: make them equal')
+    known = {}
+    with DATASETS.switch_scope_and_registry('mmpretrain') as registry:
+        for split in splits:
+            loader = cfg.get(f'{split}_dataloader')
+            for dataset in _leaves(loader.dataset) if loader else ():
+                _check_labelled(dataset, split, registry, number, option,
+                                known)
+            for evaluator in _evaluators(cfg, split) if loader else ():
+                topk = evaluator.get('topk', 1)
+                highest = max(topk) if isinstance(topk, (list, tuple)) else (
+                    topk)
+                if evaluator.get('type') == 'Accuracy' and highest > number:
+                    raise UserError(
+                        f'{split}_evaluator.topk asks for top-{highest} of '
+                        f'{number} classes: set {split}_evaluator.topk=1')
+
+
+def _count_of_classes(model):
+    """How many classes a classifier tells apart, and where that is said."""
+    backbone, head = model.get('backbone') or {}, model.get('head') or {}
+    if backbone.get('fork_feat', True):
+        return head.get('num_classes'), 'model.head.num_classes'
+    default = _init_defaults(CycleNet)['num_classes']
+    return (backbone.get('num_classes', default),
+            'model.backbone.num_classes')
+
+
+def _check_labelled(dataset, split, registry, number, option, known):
+    """Check a dataset of mmpretrain's CustomDataset kind.
+
+    Args:
+        number (int): Classes that the model has.
+        option (str): Where it says so.
+        known (dict): Names of class folders by folder, of the datasets
+            before this one; the dataset's is added.
+    """
+    kind = _kind(dataset, split, registry)
+    bases = {base.__name__ for base in kind.__mro__}
+    unlabelled = not dataset.get('with_label', True) or (
+        'ImageNet' in bases and dataset.get('split') == 'test')
+    if 'CustomDataset' not in bases or unlabelled:
+        return
+    place = f'{split}_dataloader.dataset'
+    names = dataset.get('classes') or _class_names(
+        dataset, split, getattr(kind, 'METAINFO', {}))
+    if isinstance(names, str):
+        _check_exists(names, f'{place}.classes')
+        names = list_from_file(names)
+    if names and len(names) != number:
+        raise UserError(
+            f'{place} of type {dataset["type"]} has {len(names)} class names '
+            f'({_some(names)}), but {option} is {number}: make them equal; '
+            "type='CustomDataset' has none of its own")
+
+    root = dataset.get('data_root') or ''
+    if '://' in root:
+        return
+    prefix = dataset.get('data_prefix') or dataset.get('split') or ''
+    if isinstance(prefix, dict):
+        prefix = prefix.get('img_path') or ''
+    folder = osp.expanduser(osp.join(root, prefix))
+    _check_exists(folder, f'{place}.data_prefix')
+    ann_file = dataset.get('ann_file') or ''
+    if not ann_file and dataset.get('split'):
+        # Where ImageNet looks for one.
+        listed = osp.join('meta', f'{dataset["split"]}.txt')
+        ann_file = listed if osp.exists(osp.join(root, listed)) else ''
+    if ann_file:
+        ann_file = osp.expanduser(osp.join(root, ann_file))
+        _check_exists(ann_file, f'{place}.ann_file')
+        _check_list(ann_file, folder, number, option)
+        return
+    extensions = tuple(dataset.get('extensions') or _init_defaults(kind).get(
+        'extensions') or kind.IMG_EXTENSIONS)
+    folders = _check_class_folders(folder, extensions, number, option, place)
+    if names and list(names) != folders and set(names) == set(folders):
+        raise UserError(
+            f'{place}: labels number the folders in sorted order '
+            f'({_some(folders)}): give the class names in that order')
+    for other, theirs in known.items():
+        if theirs != folders:
+            odd = sorted(set(folders) ^ set(theirs))
+            raise UserError(
+                f'{folder} and {other} have not the same class folders '
+                f'({_some(odd)} in one alone), so that a label would mean '
+                'different classes: make them the same')
+    known[folder] = folders
+
+
+def _check_list(ann_file, folder, number, option):
+    """Every line is an image that exists and a label that the model has."""
+    names = []
+    for place, line in enumerate(list_from_file(ann_file), 1):
+        parts = line.strip().rsplit(' ', 1)
+        label = parts[-1]
+        if len(parts) != 2 or not label.lstrip('-').isdecimal():
+            raise UserError(
+                f"{ann_file}, line {place}: '{line}' is not the name of an "
+                'image, a blank and a label')
+        if not 0 <= int(label) < number:
+            raise UserError(
+                f'{ann_file}, line {place}: label {label} is none of 0 to '
+                f'{number - 1}, which {option}={number} allows')
+        names.append(parts[0])
+    if not names:
+        raise UserError(f'{ann_file} lists no images')
+    # Folders are read once: to ask for each image takes minutes.
+    inside = {
+        sub: set(os.listdir(osp.join(folder, sub)))
+        if osp.isdir(osp.join(folder, sub)) else set()
+        for sub in {osp.dirname(name) for name in names}
+    }
+    lacking = [name for name in names
+               if osp.basename(name) not in inside[osp.dirname(name)]]
+    if lacking:
+        raise UserError(
+            f'{osp.join(folder, lacking[0])} does not exist: {len(lacking)} '
+            f'of {len(names)} images that {ann_file} lists are not there')
+
+
+def _check_class_folders(folder, extensions, number, option, place):
+    """One folder a class, none of them empty; give their names."""
+    folders = sorted(
+        entry.name for entry in os.scandir(folder) if entry.is_dir())
+    if len(folders) != number:
+        raise UserError(
+            f'{folder} has {len(folders)} class folders ({_some(folders)}), '
+            f'but {option} is {number}: make them equal' if folders else
+            f'{folder} has no class folders: set {place}.ann_file to a list '
+            'of its images, "name label" a line')
+    empty = [
+        name for name in folders if not any(
+            file.lower().endswith(extensions)
+            for _, _, files in os.walk(osp.join(folder, name))
+            for file in files)
+    ]
+    if empty:
+        raise UserError(
+            f'{osp.join(folder, empty[0])} has no image '
+            f'({", ".join(sorted(extensions))}): {len(empty)} of '
+            f'{len(folders)} class folders are empty')
+    return folders
 
 
 def _some(names):

@@ -11,6 +11,7 @@ from mmengine.registry import RUNNERS, init_default_scope
 from mmengine.runner import CheckpointLoader, Runner
 
 from ..backbones.checkpoint import (
+    CheckpointError,
     NotCycleNetError,
     find_state_dict,
     read_checkpoint,
@@ -38,6 +39,8 @@ def read_config(path, work_dir=None, launcher='none', options=None):
         raise UserError(f'there is no config file {path}')
     try:
         cfg = Config.fromfile(path)
+    except UserError:
+        raise
     except Exception as error:  # a config is the user's own Python
         raise UserError(f'{path} cannot be read: {type(error).__name__}: '
                         f'{error}') from error
@@ -89,7 +92,7 @@ def use_backbone_file(cfg):
     if not cfg.get('load_from'):
         return
     try:
-        _, layout = find_state_dict(_load_checkpoint(cfg.load_from))
+        _, layout = find_state_dict(load_from_file(cfg.load_from))
     except NotCycleNetError:
         return  # another network's, for mm to load
     if 'prefix' in layout:
@@ -103,10 +106,22 @@ def use_backbone_file(cfg):
     cfg.load_from = None
 
 
-def build_runner(cfg):
-    """Build the runner; checkpoints are read without unpickling code."""
+def build_runner(cfg, testing=False):
+    """Build the runner; checkpoints are read without unpickling code.
+
+    Args:
+        cfg (Config): The config.
+        testing (bool): Whether to evaluate ``load_from``. For a classifier
+            it needs a head then, and may be a released file.
+            Default: False.
+
+    Returns:
+        Runner: The runner.
+    """
+    load = (load_from_classifier if testing and _is_classifier(cfg.model)
+            else load_from_file)
     CheckpointLoader.register_scheme(
-        ('', 'http://', 'https://'), _load_checkpoint, force=True)
+        ('', 'http://', 'https://'), load, force=True)
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     if 'runner_type' in cfg:
         return RUNNERS.build(cfg)
@@ -123,9 +138,35 @@ def leave_group():
         torch.distributed.destroy_process_group()
 
 
-def _load_checkpoint(filename, map_location=None):
-    """A loader in mmengine's terms. Tensors stay on the CPU; mm moves them."""
+def load_from_file(filename, map_location=None):
+    """A loader in mmengine's terms, which logs the end of its name.
+
+    Tensors stay on the CPU; mm moves them.
+    """
     return read_checkpoint(filename, _allowed())
+
+
+def _is_classifier(model):
+    """Whether the backbone is all of the model that has weights."""
+    model = model.get('module', model)  # inside test-time augmentation
+    return model.get('backbone', {}).get('fork_feat', True) is False
+
+
+def load_from_classifier(filename, map_location=None):
+    """As :func:`load_from_file`; a bare backbone is put in its place."""
+    checkpoint = load_from_file(filename)
+    try:
+        state, layout = find_state_dict(checkpoint)
+    except CheckpointError as error:
+        raise CheckpointError(f'{filename}: {error}') from None
+    if 'head.weight' not in state:
+        raise CheckpointError(
+            f'{filename} has no head (head.weight), so there is nothing to '
+            'evaluate: train one first, with the file as load_from')
+    if 'prefix' in layout:
+        return checkpoint
+    return {'state_dict': {f'backbone.{key}': value
+                           for key, value in state.items()}}
 
 
 def _allowed():

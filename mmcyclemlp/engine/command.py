@@ -1,0 +1,44 @@
+"""What the commands that run a config have in common."""
+
+import argparse
+import os
+import sys
+
+from mmengine.config import DictAction
+
+from ..backbones.checkpoint import CheckpointError
+from .errors import UserError
+
+
+def parse_args(parser):
+    """Add the options that every run has, and parse the command line.
+
+    Args:
+        parser (ArgumentParser): With the options of the command itself.
+
+    Returns:
+        Namespace: All of them. ``LOCAL_RANK`` is set in the environment.
+    """
+    parser.add_argument(
+        '--work-dir', help='where logs and checkpoints go '
+        '(default: work_dirs/<name of the config>)')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+        help='values that win over the config, e.g. '
+        'train_dataloader.batch_size=4')
+    parser.add_argument(
+        '--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none', help='how several processes were started')
+    parser.add_argument('--local-rank', '--local_rank', type=int, default=0,
+                        help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    return args
+
+
+def run(main):
+    """Call a command; mistakes of the user end it in one line."""
+    try:
+        main()
+    except (UserError, CheckpointError) as error:
+        sys.exit(f'error: {error}')

@@ -1,0 +1,219 @@
+"""Data of classifiers that is missing or labelled wrongly."""
+
+import shutil
+
+import class_images
+import pytest
+from mmengine.config import Config
+
+from mmcyclemlp.engine.data_checks import check_data
+from mmcyclemlp.engine.errors import UserError
+
+pytest.importorskip('mmpretrain')
+
+KEY = r'model\.backbone\.num_classes'
+
+
+@pytest.fixture
+def folders(tmp_path):
+    return class_images.draw(tmp_path / 'folders', per_class=1)
+
+
+@pytest.fixture
+def flat(folders, tmp_path):
+    return class_images.flatten(folders, tmp_path / 'flat')
+
+
+def config(root, data, custom=False):
+    """The config of ImageNet, or of a data set with names of its own."""
+    cfg = Config.fromfile(
+        root / 'configs' / 'imagenet' / 'cyclemlp-b1_8xb128_in1k.py')
+    number = len(class_images.NAMES)
+    cfg.model.backbone.num_classes = number
+    cfg.model.data_preprocessor.num_classes = number
+    for split in ('train', 'val', 'test'):
+        dataset = cfg[f'{split}_dataloader'].dataset
+        dataset.data_root = str(data)
+        dataset.metainfo = dict(classes=class_images.NAMES)
+        if custom:
+            dataset.type = 'CustomDataset'
+            dataset.data_prefix = dataset.pop('split')
+            dataset.pop('metainfo')
+    return cfg
+
+
+def custom_list(root, flat):
+    cfg = config(root, flat, custom=True)
+    for split in ('train', 'val'):
+        cfg[f'{split}_dataloader'].dataset.ann_file = f'meta/{split}.txt'
+    return cfg
+
+
+def refuse(cfg, message, splits=('train', 'val')):
+    with pytest.raises(UserError, match=message) as caught:
+        check_data(cfg, splits)
+    assert '\n' not in str(caught.value)
+
+
+def test_good_data_passes(root, folders, flat):
+    for data in (folders, flat):
+        check_data(config(root, data), ('train', 'val', 'test'))
+    check_data(config(root, folders, custom=True), ('train', 'val'))
+    check_data(custom_list(root, flat), ('train', 'val'))
+    # Lists may name folders.
+    names = ''.join(f'ant/ant_0.JPEG {label}\n' for label in range(6))
+    (folders / 'list.txt').write_text(names)
+    cfg = config(root, folders, custom=True)
+    cfg.train_dataloader.dataset.ann_file = 'list.txt'
+    check_data(cfg, ('train', ))
+
+
+def test_missing_folder(root, folders):
+    cfg = config(root, folders)
+    shutil.rmtree(folders / 'val')
+    refuse(cfg, r'val_dataloader\.dataset\.data_prefix names .*/val, which')
+    check_data(cfg, ('train', ))
+
+
+def test_missing_list(root, flat):
+    cfg = custom_list(root, flat)
+    (flat / 'meta' / 'train.txt').unlink()
+    refuse(cfg, r'train_dataloader\.dataset\.ann_file names .*train\.txt')
+
+
+def test_flat_without_list(root, flat):
+    cfg = config(root, flat)
+    (flat / 'meta' / 'val.txt').unlink()
+    refuse(cfg, r'/val has no class folders: set val_dataloader\.dataset\.'
+           'ann_file')
+
+
+@pytest.mark.parametrize('custom', [False, True])
+def test_listed_image_that_is_missing(custom, root, flat):
+    cfg = (custom_list if custom else config)(root, flat)
+    (flat / 'train' / 'bee_0.JPEG').unlink()
+    (flat / 'train' / 'fox_0.JPEG').unlink()
+    refuse(cfg, r'/train/bee_0\.JPEG does not exist: 2 of 6 images that '
+           r'.*/meta/train\.txt lists')
+
+
+def test_listed_folder_that_is_missing(root, flat):
+    with open(flat / 'meta' / 'train.txt', 'a') as file:
+        file.write('gone/x.JPEG 0\n')
+    refuse(config(root, flat), r'/train/gone/x\.JPEG does not exist: 1 of 7')
+
+
+@pytest.mark.parametrize('line', [
+    'ant_0.JPEG', 'ant_0.JPEG ant', 'ant_0.JPEG 1.5', 'ant_0.JPEG,0', ''])
+def test_malformed_line(line, root, flat):
+    path = flat / 'meta' / 'val.txt'
+    lines = path.read_text().split('\n')
+    lines[3] = line
+    path.write_text('\n'.join(lines))
+    refuse(config(root, flat), rf"/meta/val\.txt, line 4: '{line}' is not")
+
+
+@pytest.mark.parametrize('label', [6, -1])
+def test_label_out_of_range(label, root, flat):
+    path = flat / 'meta' / 'train.txt'
+    path.write_text(path.read_text().replace(' 5', f' {label}'))
+    refuse(config(root, flat), rf'/meta/train\.txt, line 6: label {label} '
+           rf'is none of 0 to 5, which {KEY}=6')
+
+
+def test_empty_list(root, flat):
+    (flat / 'meta' / 'train.txt').write_text('')
+    refuse(config(root, flat), r'train\.txt lists no images')
+
+
+def test_count_of_folders(root, folders):
+    (folders / 'train' / '.cache').mkdir()
+    refuse(config(root, folders), r'/train has 7 class folders \(\.cache, '
+           rf'ant, .* and 2 more\), but {KEY} is 6')
+
+
+def test_empty_class_folders(root, folders):
+    for name in ('cow', 'emu'):
+        (folders / 'val' / name / f'{name}_0.JPEG').rename(
+            folders / 'val' / name / 'image.txt')
+    refuse(config(root, folders), r'/val/cow has no image \(.*\.jpeg.*\): 2 '
+           'of 6 class folders are empty')
+
+
+def test_images_may_lie_deeper(root, folders):
+    deeper = folders / 'val' / 'cow' / 'deeper'
+    deeper.mkdir()
+    (folders / 'val' / 'cow' / 'cow_0.JPEG').rename(deeper / 'a.JPEG')
+    check_data(config(root, folders), ('val', ))
+
+
+def test_folders_of_train_and_val_differ(root, folders):
+    (folders / 'val' / 'bee').rename(folders / 'val' / 'yak')
+    refuse(config(root, folders, custom=True),
+           r'/val and .*/train have not the same .*\(bee, yak in one alone')
+
+
+def test_order_of_names(root, folders):
+    cfg = config(root, folders)
+    cfg.train_dataloader.dataset.metainfo.classes = class_images.NAMES[::-1]
+    refuse(cfg, r'sorted order \(ant, bee, .*give the class names')
+
+
+def test_count_of_names(root, folders):
+    cfg = config(root, folders)
+    cfg.val_dataloader.dataset.pop('metainfo')
+    refuse(cfg, r'type ImageNet has 1000 class names .*'
+           rf"{KEY} is 6.*'CustomDataset'")
+    cfg.train_dataloader.dataset.metainfo.classes = ('ant')
+    refuse(cfg, r"text 'ant'.*\('ant', \)")
+
+
+def test_counts_of_the_model_differ(root, folders):
+    cfg = config(root, folders)
+    cfg.model.data_preprocessor.num_classes = 1000
+    refuse(cfg, rf'data_preprocessor\.num_classes is 1000, but {KEY} is 6')
+    # What is left out is the backbone's default.
+    cfg.model.backbone.pop('num_classes')
+    refuse(cfg, rf'has 6 class names \(ant, .*\), but {KEY} is 1000')
+
+
+def test_top_5_of_fewer(root, folders):
+    cfg = config(root, folders)
+    cfg.val_evaluator.topk = (1, 7)
+    refuse(cfg, r'val_evaluator\.topk asks for top-7 of 6 classes')
+    check_data(cfg, ('train', 'test'))
+
+
+def test_a_head_that_counts(root, folders):
+    cfg = config(root, folders)
+    cfg.model.backbone = dict(type='ResNet', depth=18)
+    cfg.model.head = dict(type='LinearClsHead', num_classes=9)
+    cfg.model.data_preprocessor.num_classes = 9
+    refuse(cfg, r'but model\.head\.num_classes is 9')
+
+
+def test_inside_wrappers(root, folders):
+    cfg = config(root, folders)
+    inner = cfg.train_dataloader.dataset
+    cfg.train_dataloader.dataset = dict(
+        type='ConcatDataset', datasets=[inner, dict(inner, split='gone')])
+    refuse(cfg, r'data_prefix names .*/gone')
+
+
+def test_unknown_dataset(root, folders):
+    cfg = config(root, folders)
+    cfg.train_dataloader.dataset.type = 'ImageNot'
+    refuse(cfg, "'ImageNot'.*custom_imports")
+
+
+def test_the_test_split_of_imagenet_has_no_labels(root, folders):
+    cfg = config(root, folders)
+    cfg.test_dataloader.dataset.split = 'test'
+    check_data(cfg, ('test', ))
+
+
+def test_what_another_kind_reads_is_its_own(root):
+    cfg = config(root, 'gone')
+    cfg.train_dataloader.dataset = dict(
+        type='CIFAR10', data_root='gone', split='train', pipeline=[])
+    check_data(cfg, ('train', ))
