@@ -1,6 +1,7 @@
 """From a config to a runner, as train and test commands need it."""
 
 import os.path as osp
+from collections import Counter
 from pickle import UnpicklingError
 
 import torch
@@ -179,6 +180,8 @@ def _allowed():
     allowed = {
         'mmengine.logging.history_buffer.HistoryBuffer': HistoryBuffer,
         '_codecs.encode': _codecs.encode,
+        # MultiStepLR keeps its milestones so.
+        'collections.Counter': Counter,
         'numpy.ndarray': np.ndarray,
         'numpy.dtype': np.dtype,
         '__builtin__.getattr': _history_statistic,
