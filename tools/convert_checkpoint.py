@@ -43,6 +43,10 @@ def parse_args():
         '--prefix', metavar='NAME', help='which network to take, where '
         'there are several, e.g. teacher.backbone')
     parser.add_argument(
+        '--entry', metavar='KEY', help='which weights to take, where the '
+        'file has several, e.g. ema_state_dict of mm or model_ema of timm '
+        '(default: state_dict, else model, else the file itself)')
+    parser.add_argument(
         '--drop-head', action='store_true', help='leave out the head of a '
         'classifier, to train it on other classes')
     parser.add_argument(
@@ -60,7 +64,8 @@ def main():
             raise CheckpointError(
                 f'--arch {arch} is no JSON: {error}') from error
     print(convert_checkpoint(args.source, args.target, args.to, arch,
-                             args.prefix, args.drop_head, args.force))
+                             args.prefix, args.entry, args.drop_head,
+                             args.force))
 
 
 if __name__ == '__main__':

@@ -69,8 +69,14 @@ def find_state_dict(checkpoint, prefix=None):
     return find_backbone(checkpoint, prefix)[:2]
 
 
-def find_backbone(checkpoint, prefix=None):
+def find_backbone(checkpoint, prefix=None, entry=None):
     """As :func:`find_state_dict`, but says too what lies beside it.
+
+    Args:
+        checkpoint (dict): See there.
+        prefix (str | None): See there. Default: None.
+        entry (str | None): Under which key the state dict lies, e.g.
+            ``'ema_state_dict'``. None finds it. Default: None.
 
     Returns:
         FoundBackbone: Tensors, layout, and the rest by name.
@@ -79,11 +85,18 @@ def find_backbone(checkpoint, prefix=None):
         raise CheckpointError(
             f'a checkpoint is a dict, this is a {type(checkpoint).__name__}')
     state, layout, beside = checkpoint, 'bare state dict', []
-    for key, name in (('state_dict', 'mm'), ('model', 'official')):
+    layouts = {'state_dict': 'mm layout', 'model': 'official layout'}
+    for key in layouts if entry is None else [entry]:
         if isinstance(checkpoint.get(key), dict):
-            state, layout = checkpoint[key], f'{name} layout'
+            state = checkpoint[key]
+            layout = layouts.get(key, f'entry {key!r}')
             beside = [str(other) for other in checkpoint if other != key]
             break
+    else:
+        if entry is not None:
+            raise CheckpointError(
+                f'no state dict under {entry!r}; the checkpoint holds '
+                f'{sorted(map(str, checkpoint))[:8]}')
     tensors = {key: value for key, value in state.items()
                if isinstance(key, str) and isinstance(value, torch.Tensor)}
     if not tensors:

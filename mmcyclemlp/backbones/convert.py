@@ -59,7 +59,8 @@ class ConversionReport(NamedTuple):
 
 
 def convert_checkpoint(source, target, layout='official', arch=None,
-                       prefix=None, drop_head=False, force=False):
+                       prefix=None, entry=None, drop_head=False,
+                       force=False):
     """Convert a file of weights, with every key accounted for.
 
     The official layout is the state dict of the official code under the
@@ -76,6 +77,8 @@ def convert_checkpoint(source, target, layout='official', arch=None,
             one's own. None takes a named one off the tensors. Default: None.
         prefix (str | None): Where in a whole model the backbone lies.
             None finds it. Default: None.
+        entry (str | None): Under which key of the file the weights lie,
+            e.g. 'ema_state_dict'. None finds them. Default: None.
         drop_head (bool): Whether to leave out the head of a classifier.
             Default: False.
         force (bool): Whether another file ``target`` may be replaced.
@@ -94,7 +97,7 @@ def convert_checkpoint(source, target, layout='official', arch=None,
     check_target(target, source, force)
     file, name = read_file(source), source
     try:
-        found = find_backbone(file.content, prefix)
+        found = find_backbone(file.content, prefix, entry)
         name = f'{source} ({found.layout})'
         tensors, left_out = dict(found.tensors), list(found.beside)
         if drop_head:

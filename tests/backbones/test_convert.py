@@ -227,6 +227,28 @@ def test_several_networks(tmp_path):
         'tensors)']
 
 
+def test_the_average_beside_the_weights(tmp_path):
+    model, average = drawn({}), drawn({})
+    torch.save({
+        'meta': {},
+        'state_dict': {f'backbone.{key}': value
+                       for key, value in model.state_dict().items()},
+        'ema_state_dict': {'steps': torch.tensor(3), **{
+            f'module.backbone.{key}': value
+            for key, value in average.state_dict().items()}},
+    }, tmp_path / 'a.pth')
+    state, _ = convert(tmp_path / 'a.pth', tmp_path / 'b.pth')
+    assert bits(state) == bits(official_file(model)['model'])
+    state, report = convert(tmp_path / 'a.pth', tmp_path / 'c.pth',
+                            entry='ema_state_dict')
+    assert bits(state) == bits(official_file(average)['model'])
+    assert "entry 'ema_state_dict'" in report.source
+    assert report.left_out == ['meta', 'state_dict', 'steps (1 tensors)']
+    with pytest.raises(CheckpointError, match=(
+            "a.pth: no state dict under 'model_ema'; .*'ema_state_dict'")):
+        convert(tmp_path / 'a.pth', tmp_path / 'd.pth', entry='model_ema')
+
+
 def test_a_head_may_be_left_out(tmp_path):
     model = drawn({})
     torch.save(official_file(model), tmp_path / 'a.pth')
