@@ -111,7 +111,7 @@ def find_backbone(checkpoint, prefix=None, entry=None):
     own = {key[len(prefix):]: value for key, value in tensors.items()
            if key.startswith(prefix)}
     for key in rest:
-        # Paddle's names for the tensors, and entries of training scripts.
+        # Not so Paddle's names for the tensors, or an entry like 'epoch'.
         if re.match(r'(module\.)?' + re.escape(prefix) + r'.+\.', str(key)):
             raise CheckpointError(
                 f'{key} is no tensor, but a {type(state[key]).__name__}')

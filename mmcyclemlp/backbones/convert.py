@@ -19,7 +19,8 @@ class ConversionReport(NamedTuple):
 
     Attributes:
         source (str): What was read: file, kind and layout.
-        network (Recognised): Which network it is.
+        what (str): Backbone or classifier, and what it lacks.
+        network (Recognised): How it is built.
         tensors (int): Number of weights.
         parameters (int): Number of numbers in them.
         dtypes (str): Their types.
@@ -33,6 +34,7 @@ class ConversionReport(NamedTuple):
     """
 
     source: str
+    what: str
     network: Recognised
     tensors: int
     parameters: int
@@ -48,7 +50,7 @@ class ConversionReport(NamedTuple):
         return '\n'.join([
             f'read        {self.source}',
             f'sha256      {self.source_sha256}',
-            f'network     {self.network}',
+            f'network     {self.what}: {self.network}',
             f'weights     {self.tensors} tensors, {self.parameters} '
             f'parameters, {self.dtypes}; {self.transposed} transposed',
             f'offsets     {self.verified} verified',
@@ -120,6 +122,7 @@ def convert_checkpoint(source, target, layout='official', arch=None,
     weights = account.adapted.values()
     return ConversionReport(
         source=f'{source} ({file.kind} file, {found.layout})',
+        what=_what(network, account),
         network=network,
         tensors=len(weights),
         parameters=sum(value.numel() for value in weights),
@@ -131,6 +134,14 @@ def convert_checkpoint(source, target, layout='official', arch=None,
         target=f'{os.fspath(target)} ({layout} layout)',
         source_sha256=sha256(file.path),
         target_sha256=sha256(target))
+
+
+def _what(network, account):
+    if network.model.fork_feat:
+        return 'backbone' + ' without output norms' * bool(account.kept)
+    if account.kept:
+        return 'classifier without head'
+    return f'classifier of {network.options["num_classes"]} classes'
 
 
 def _drop_head(tensors):

@@ -203,6 +203,7 @@ def test_the_backbone_of_a_detector(last3, tmp_path):
         model.state_dict())
     again, _ = convert(tmp_path / 'b.pth', tmp_path / 'c.pth', 'mm')
     assert bits(again) == bits(state)
+    assert report.what == 'backbone'
     loaded = CycleNet(SMALL, fork_last3=last3)
     assert not load_pretrained(loaded, tmp_path / 'b.pth').kept
     assert bits(loaded.state_dict()) == bits(model.state_dict())
@@ -265,6 +266,9 @@ def test_a_head_may_be_left_out(tmp_path):
     assert 'initial values: [\'head.weight' in str(loaded)
     assert torch.equal(other.head.weight, before)
     assert torch.equal(other.norm.weight, model.norm.weight)
+    report = convert(tmp_path / 'b.pth', tmp_path / 'mm.pth', 'mm')[1]
+    assert report.what == 'classifier without head'
+    assert not report.left_out
     with pytest.raises(CheckpointError, match='b.pth.*there is no head'):
         convert(tmp_path / 'b.pth', tmp_path / 'c.pth', drop_head=True)
     # All of it, or nothing.
@@ -356,6 +360,15 @@ def test_only_what_is_missing_of_the_offsets_is_made(tmp_path):
     assert report.verified == 9
     official[key] = official[key].half()
     assert bits(state) == bits(official)
+
+
+def test_a_trunk(tmp_path):
+    trunk = {key: value for key, value in official_file(
+        drawn({}))['model'].items() if key.startswith(('network', 'patch'))}
+    torch.save(trunk, tmp_path / 'a.pth')
+    state, report = convert(tmp_path / 'a.pth', tmp_path / 'b.pth')
+    assert bits(state) == bits(trunk)
+    assert report.what == 'backbone without output norms'
 
 
 def test_no_such_layout(tmp_path):

@@ -55,7 +55,8 @@ def test_official_to_safetensors_and_back(b1, run_python, tmp_path):
     assert lines == [
         f'read        {path} (PyTorch file, official layout)',
         f'sha256      {digest(path)}',
-        "network     CycleNet('b1', fork_feat=False, num_classes=1000)",
+        "network     classifier of 1000 classes: "
+        "CycleNet('b1', fork_feat=False, num_classes=1000)",
         'weights     202 tensors, 15155400 parameters, float32; '
         '0 transposed',
         'offsets     20 verified',
@@ -97,7 +98,7 @@ def test_to_mm_and_the_backbone_out_of_it(b1, run_python, tmp_path):
                                'neck.weight': torch.zeros(2)},
                 'meta': {}}, tmp_path / 'epoch_1.pth')
     done = run_python(TOOL, tmp_path / 'epoch_1.pth', tmp_path / 'out.pth')
-    assert "network     CycleNet('b1')\n" in done.stdout
+    assert "network     backbone: CycleNet('b1')\n" in done.stdout
     assert 'left out    meta, neck (1 tensors)\n' in done.stdout
     backbone = CycleNet('b1')
     assert not load_pretrained(backbone, tmp_path / 'out.pth').kept
