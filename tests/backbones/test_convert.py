@@ -281,6 +281,7 @@ def test_a_head_may_be_left_out(tmp_path):
 
 
 def test_views_and_parameters_and_shared_memory(tmp_path):
+    pytest.importorskip('safetensors')
     model = drawn({})
     official = official_file(model)['model']
     torch.save({'model': official}, tmp_path / 'a.pth')

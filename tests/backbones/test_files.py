@@ -268,6 +268,7 @@ def test_neither_of_them(tmp_path):
 
 @pytest.mark.parametrize('name', ['x.pth', 'x.safetensors'])
 def test_what_is_written_is_read(name, state, tmp_path):
+    pytest.importorskip('safetensors')
     write_checkpoint(state, tmp_path / name)
     assert same(read_checkpoint(tmp_path / name), state)
     assert os.listdir(tmp_path) == [name]
@@ -307,6 +308,7 @@ def fail(*args):
 @pytest.mark.parametrize('name', ['x.pth', 'x.safetensors'])
 def test_a_failure_leaves_what_was_there(where, name, state, tmp_path,
                                          monkeypatch):
+    pytest.importorskip('safetensors')
     (tmp_path / name).write_bytes(b'before')
     monkeypatch.setattr(where, fail)
     with pytest.raises(CheckpointError, match=(
@@ -338,6 +340,7 @@ def test_what_is_read_back_otherwise_is_not_written(change, state, tmp_path,
 
 
 def test_a_disk_that_fills_up(run_python, tmp_path):
+    pytest.importorskip('safetensors')
     code = """
 import resource, sys, torch
 from mmcyclemlp.backbones.files import write_checkpoint
