@@ -93,7 +93,7 @@ def use_backbone_file(cfg):
     if not cfg.get('load_from'):
         return
     try:
-        _, layout = find_state_dict(load_from_file(cfg.load_from))
+        _, layout = find_state_dict(_read(cfg.load_from))
     except NotCycleNetError:
         return  # another network's, for mm to load
     if 'prefix' in layout:
@@ -119,10 +119,19 @@ def build_runner(cfg, testing=False):
     Returns:
         Runner: The runner.
     """
-    load = (load_from_classifier if testing and _is_classifier(cfg.model)
-            else load_from_file)
+    # mm logs the end of its name.
+    def load_from_file(filename, map_location=None):
+        checkpoint = _read(filename)
+        if filename != cfg.get('load_from'):
+            return checkpoint
+        if cfg.get('resume'):
+            _check_resumable(checkpoint, filename)
+        elif testing and _is_classifier(cfg.model):
+            return _as_classifier(checkpoint, filename)
+        return checkpoint
+
     CheckpointLoader.register_scheme(
-        ('', 'http://', 'https://'), load, force=True)
+        ('', 'http://', 'https://'), load_from_file, force=True)
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     if 'runner_type' in cfg:
         return RUNNERS.build(cfg)
@@ -139,12 +148,17 @@ def leave_group():
         torch.distributed.destroy_process_group()
 
 
-def load_from_file(filename, map_location=None):
-    """A loader in mmengine's terms, which logs the end of its name.
-
-    Tensors stay on the CPU; mm moves them.
-    """
+def _read(filename):
+    """A checkpoint, with what mm keeps in it; tensors on the CPU."""
     return read_checkpoint(filename, _allowed())
+
+
+def _check_resumable(checkpoint, filename):
+    if not (isinstance(checkpoint, dict) and 'state_dict' in checkpoint
+            and 'iter' in (checkpoint.get('meta') or {})):
+        raise CheckpointError(
+            f'{filename} is not from a run of mm, so there is nothing to '
+            'resume: give weights as load_from')
 
 
 def _is_classifier(model):
@@ -153,9 +167,8 @@ def _is_classifier(model):
     return model.get('backbone', {}).get('fork_feat', True) is False
 
 
-def load_from_classifier(filename, map_location=None):
-    """As :func:`load_from_file`; a bare backbone is put in its place."""
-    checkpoint = load_from_file(filename)
+def _as_classifier(checkpoint, filename):
+    """Put the backbone in its place where a file has it alone."""
     try:
         state, layout = find_state_dict(checkpoint)
     except CheckpointError as error:

@@ -165,6 +165,7 @@ class Payload:
     ('train', 'no pretrained', 'there is no checkpoint file gone.pth'),
     ('train', 'no load_from', 'there is no checkpoint file gone.pth'),
     ('train', 'no resume', 'there is no checkpoint file gone.pth'),
+    ('train', 'resume weights', 'there is nothing to resume'),
     ('train', 'hostile', 'is refused'),
     ('test', 'no checkpoint', 'there is no checkpoint file gone.pth'),
     ('test', 'hostile', 'is refused'),
@@ -211,7 +212,7 @@ def test_mistakes_end_in_one_line(tool, what, message, config, run_python,
         options = ['load_from=gone.pth']
     elif what == 'no resume':
         args = ['--resume', 'gone.pth']
-    elif what == 'hostile' and tool == 'train':
+    elif what in ('hostile', 'resume weights') and tool == 'train':
         args = ['--resume', checkpoint]
     elif what == 'no tta':
         args += ['--tta']
