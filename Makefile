@@ -3,7 +3,7 @@ PYTHON ?= python3
 export PYTHON
 BIN = .venv/bin
 
-.PHONY: env demo test lint test-openmmlab
+.PHONY: env demo test test-pretrain lint test-openmmlab
 
 env:
 	@tools/make_env.sh onedl .venv
@@ -13,6 +13,13 @@ demo: env
 
 test: env
 	$(BIN)/python -m pytest -n 2
+
+# ImageNet: torchvision is needed, which no CPU build of torch brings along.
+test-pretrain:
+	@tools/make_env.sh pretrain .venv-pretrain
+	.venv-pretrain/bin/python -m pytest -n 2 tests/configs/test_imagenet.py \
+	    tests/engine/test_class_data.py tests/engine/test_classification.py \
+	    tests/tools/test_classifier.py tests/docs/test_pretrain.py
 
 lint: env
 	$(BIN)/ruff check .

@@ -7,6 +7,7 @@ from pickle import UnpicklingError
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.dist import is_distributed
+from mmengine.hooks import Hook
 from mmengine.logging.history_buffer import HistoryBuffer
 from mmengine.registry import RUNNERS, init_default_scope
 from mmengine.runner import CheckpointLoader, Runner
@@ -133,9 +134,23 @@ def build_runner(cfg, testing=False):
     CheckpointLoader.register_scheme(
         ('', 'http://', 'https://'), load_from_file, force=True)
     init_default_scope(cfg.get('default_scope', 'mmengine'))
-    if 'runner_type' in cfg:
-        return RUNNERS.build(cfg)
-    return Runner.from_cfg(cfg)
+    runner = (RUNNERS.build(cfg) if 'runner_type' in cfg
+              else Runner.from_cfg(cfg))
+    runner.register_hook(_BatchesHook())
+    return runner
+
+
+class _BatchesHook(Hook):
+    """Refuse to train on no batch at all, which mm does without a word."""
+
+    def before_train(self, runner):
+        loader = runner.train_dataloader
+        if len(loader) == 0:
+            raise UserError(
+                f'the {len(loader.dataset)} images of train_dataloader make '
+                f'no batch of {loader.batch_size} in each process, and '
+                'drop_last leaves out what is smaller: make batch_size '
+                'smaller, or drop_last=False')
 
 
 def leave_group():

@@ -132,6 +132,18 @@ def test_train_resume_evaluate(config, data, run_python, tmp_path):
         # By 3 steps with momentum 4e-5, not by a swap.
         assert moved.max() < 1e-5, key
 
+    # The average, for those who want it.
+    out = tmp_path / 'out.pkl'
+    run_python(
+        'tools/test.py', config, work / 'epoch_1.pth', '--work-dir', work,
+        '--out', out, '--cfg-options',
+        'custom_hooks.0.evaluate_on_ema=True',
+        'custom_hooks.0.evaluate_on_origin=False')
+    net = CycleNet(ARCH, fork_feat=False, num_classes=6)
+    net.load_state_dict({
+        key.replace('module.backbone.', ''): value
+        for key, value in average.items() if key != 'steps'})
+    assert_same(scores_in(out), official_scores(net, data))
     # Another training begins with the weights too.
     run_python(
         'tools/train.py', config, '--work-dir', tmp_path / 'other',
@@ -141,13 +153,16 @@ def test_train_resume_evaluate(config, data, run_python, tmp_path):
                        weights_only=False)['state_dict']
     assert all(torch.equal(third[key], weights[key]) for key in weights)
 
-    pictures, out = tmp_path / 'pictures', tmp_path / 'out.pkl'
+    pictures = tmp_path / 'pictures'
     done = run_python(
         'tools/test.py', config, work / 'epoch_2.pth', '--work-dir', work,
         '--show-dir', pictures, '--out', out)
     # What is trained is what is evaluated, and what others load.
     net = CycleNet(ARCH, fork_feat=False, num_classes=6)
     load_pretrained(net, work / 'epoch_2.pth')
+    report = load_pretrained(CycleNet(ARCH), work / 'epoch_2.pth')
+    assert report.dropped == [
+        'head.bias', 'head.weight', 'norm.bias', 'norm.weight']
     scores = scores_in(out)
     assert_same(scores, official_scores(net, data))
     for k in (1, 5):
@@ -217,6 +232,7 @@ def test_two_processes(config, data, official, root, tmp_path):
 
 @pytest.mark.parametrize('tool, what, message', [
     ('train', 'no data', 'which does not exist'),
+    ('train', 'no batch', 'the 12 images of train_dataloader make no batch'),
     ('train', 'class count', 'model.backbone.num_classes is 7'),
     ('train', 'other classes', 'take its head out'),
     ('train', 'resume a released file', 'there is nothing to resume'),
@@ -231,6 +247,8 @@ def test_mistakes_end_in_one_line(tool, what, message, config, official,
     args, options = [path] if tool == 'test' else [], []
     if what == 'no data':
         options = ['train_dataloader.dataset.data_root=gone']
+    elif what == 'no batch':
+        options = ['train_dataloader.batch_size=13']
     elif what == 'class count':
         options = ['model.backbone.num_classes=7',
                    'model.data_preprocessor.num_classes=7']

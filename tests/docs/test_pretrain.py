@@ -1,0 +1,57 @@
+"""The config of docs/pretrain.md, as it stands there, trains and is tested."""
+
+import re
+
+import class_images
+import definition
+import pytest
+import torch
+
+from mmcyclemlp import CycleNet, load_pretrained
+
+
+def test_config_of_the_page(root, run_python, tmp_path):
+    pytest.importorskip('mmpretrain')
+    page = (root / 'docs' / 'pretrain.md').read_text()
+    text, = re.findall(r'```python\n(# mine/classifier\.py\n.*?)```', page,
+                       flags=re.DOTALL)
+    (tmp_path / 'mine').mkdir()
+    (tmp_path / 'configs').symlink_to(root / 'configs')
+    (tmp_path / 'mine' / 'classifier.py').write_text(text)
+    class_images.draw(tmp_path / 'data' / 'mine', per_class=1)
+    net = CycleNet('b1', fork_feat=False)
+    torch.save(definition.official_file(net), tmp_path / 'CycleMLP_B1.pth')
+    tools = root / 'tools'
+    run_python(tools / 'convert_checkpoint.py', 'CycleMLP_B1.pth',
+               'b1_headless.pth', '--drop-head', cwd=tmp_path)
+    # A learning rate of 0, so that the weights are to be seen afterwards.
+    done = run_python(
+        tools / 'train.py', 'mine/classifier.py', '--cfg-options',
+        'train_cfg.max_epochs=1', 'optim_wrapper.optimizer.lr=0.',
+        'train_dataloader.num_workers=1', 'val_dataloader.num_workers=1',
+        'train_dataloader.batch_size=4', cwd=tmp_path)
+    log = done.stdout + done.stderr
+    assert 'head.weight' in log and 'accuracy/top5' in log
+    # Then a detector from it.
+    backbone = CycleNet('b1', fork_last3=True)
+    load_pretrained(
+        backbone, tmp_path / 'work_dirs' / 'classifier' / 'epoch_1.pth')
+    for key, value in backbone.state_dict().items():
+        if not re.match(r'norm\d', key):
+            assert torch.equal(value, net.state_dict()[key]), key
+
+
+def test_keys_of_the_page(root):
+    """What the page sets by --cfg-options is in the configs."""
+    pytest.importorskip('mmpretrain')
+    from mmengine.config import Config
+
+    cfg = Config.fromfile(
+        root / 'configs' / 'imagenet' / 'cyclemlp-b1_8xb128_in1k.py')
+    page = (root / 'docs' / 'pretrain.md').read_text()
+    keys = re.findall(r'((?:custom_hooks|test_dataloader)[\w.]+)=', page)
+    assert len(keys) == 3
+    for key in keys:
+        node = cfg
+        for name in key.split('.'):
+            node = node[int(name) if name.isdigit() else name]
