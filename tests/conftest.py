@@ -6,6 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+# Tests run side by side; more threads than cores would only wait. Before
+# torch is imported, and for what tests start.
+os.environ['OMP_NUM_THREADS'] = '1'
+
 import pytest
 import torch
 
@@ -15,9 +19,6 @@ ROOT = Path(__file__).parent.parent
 # be asked for before Triton is imported.
 if not torch.cuda.is_available():
     os.environ.setdefault('TRITON_INTERPRET', '1')
-
-# Tests run side by side; more threads than cores would only wait.
-torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)

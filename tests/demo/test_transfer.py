@@ -1,0 +1,19 @@
+"""Pretraining arrives in a detector: the whole way, on drawn images."""
+
+import json
+
+import numpy as np
+
+
+def test_a_detector_starts_from_the_features(run_python, tmp_path):
+    out = tmp_path / 'out'
+    done = run_python(
+        'demo/transfer.py', '--out', out, '--things', 9000,
+        '--classifier-epochs', 2, '--images', 240, '--epochs', 1)
+    assert 'the same stage outputs, bit for bit' in done.stdout
+    losses = json.loads((out / 'losses.json').read_text())
+    assert len(losses['pretrained']) == len(losses['scratch']) == 60
+    # At first both find out that most places are empty, and that is all.
+    pretrained, scratch = (
+        np.mean(losses[name][30:]) for name in ('pretrained', 'scratch'))
+    assert pretrained < 0.99 * scratch
