@@ -44,8 +44,8 @@ def parse_args():
         'there are several, e.g. teacher.backbone')
     parser.add_argument(
         '--entry', metavar='KEY', help='which weights to take, where the '
-        'file has several, e.g. ema_state_dict of mm or model_ema of timm '
-        '(default: state_dict, else model, else the file itself)')
+        'file has several, e.g. ema_state_dict or model_ema (default: '
+        'state_dict, else model, else the file itself)')
     parser.add_argument(
         '--drop-head', action='store_true', help='leave out the head of a '
         'classifier, to train it on other classes')
@@ -63,9 +63,15 @@ def main():
         except ValueError as error:
             raise CheckpointError(
                 f'--arch {arch} is no JSON: {error}') from error
-    print(convert_checkpoint(args.source, args.target, args.to, arch,
-                             args.prefix, args.entry, args.drop_head,
-                             args.force))
+    report = convert_checkpoint(
+        args.source, args.target, args.to, arch, args.prefix, args.entry,
+        args.drop_head, args.force)
+    sys.stdout.reconfigure(errors='backslashreplace')
+    try:
+        print(report, flush=True)
+    except OSError as error:
+        sys.exit(f'error: {args.target} is written, but the report cannot '
+                 f'be printed: {error.strerror}')
 
 
 if __name__ == '__main__':

@@ -84,11 +84,13 @@ def find_backbone(checkpoint, prefix=None, entry=None):
     if not isinstance(checkpoint, dict):
         raise CheckpointError(
             f'a checkpoint is a dict, this is a {type(checkpoint).__name__}')
+    # Plain dicts: a pickle can give one attributes in place of methods.
+    checkpoint = _plain_dict(checkpoint)
     state, layout, beside = checkpoint, 'bare state dict', []
     layouts = {'state_dict': 'mm layout', 'model': 'official layout'}
     for key in layouts if entry is None else [entry]:
         if isinstance(checkpoint.get(key), dict):
-            state = checkpoint[key]
+            state = _plain_dict(checkpoint[key])
             layout = layouts.get(key, f'entry {key!r}')
             beside = [str(other) for other in checkpoint if other != key]
             break
@@ -104,12 +106,21 @@ def find_backbone(checkpoint, prefix=None, entry=None):
             "no tensors under 'state_dict', under 'model' or bare; the "
             f'checkpoint holds {sorted(map(str, checkpoint))[:8]}')
     rest = [key for key in state if key not in tensors]
+    for key in rest:
+        if isinstance(state[key], torch.Tensor):
+            raise CheckpointError(f'{key!r} is no name of a tensor')
     if all(key.startswith('module.') for key in tensors):
         tensors = {key[len('module.'):]: value
                    for key, value in tensors.items()}
     prefix = _find_prefix(tensors, prefix)
     own = {key[len(prefix):]: value for key, value in tensors.items()
            if key.startswith(prefix)}
+    for key, value in own.items():
+        held = value.untyped_storage().nbytes() // value.element_size()
+        if value.numel() > held:
+            raise CheckpointError(
+                f'{prefix}{key} claims the shape {tuple(value.shape)} with '
+                f'{held} numbers in the file')
     for key in rest:
         # Not so Paddle's names for the tensors, or an entry like 'epoch'.
         if re.match(r'(module\.)?' + re.escape(prefix) + r'.+\.', str(key)):
@@ -128,6 +139,10 @@ def find_backbone(checkpoint, prefix=None, entry=None):
     if prefix:
         layout += f', prefix {prefix!r}'
     return FoundBackbone(own, layout, beside)
+
+
+def _plain_dict(mapping):
+    return dict(dict.items(mapping))
 
 
 def _find_prefix(tensors, prefix):
@@ -165,7 +180,7 @@ def _part(key, prefix):
 
 
 # T, S and B might have the names of the network their sizes are from.
-_SWIN = re.compile(r'^layers\.(\d+)\.(?:blocks(?=\.\d)|(downsample)\.)')
+_SWIN = re.compile(r'^layers\.(0|[1-9]\d?)\.(?:blocks(?=\.\d)|(downsample)\.)')
 
 
 def _from_swin(match):
@@ -355,6 +370,9 @@ def _remedy(keys, state, model):
     if any(key.startswith('patch_embed.') for key in keys):
         return 'make stem and in_channels those of the file'
     if any(map(_is_out_norm, keys)):
+        if not model.fork_feat:
+            return ('the file is of the backbone of a detector or '
+                    "segmentor, which has no classifier's norm and head")
         return ('output norms differ: make fork_feat, fork_last3 and '
                 'out_indices those the file was trained with')
     if any('.mlp_c.bias' in key for key in keys):

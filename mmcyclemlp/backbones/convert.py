@@ -7,7 +7,13 @@ import torch
 
 from ..ops import CycleFC, cycle_offsets
 from .checkpoint import CheckpointError, account_for, find_backbone
-from .files import check_target, read_file, sha256, write_checkpoint
+from .files import (
+    check_target,
+    one_line,
+    read_file,
+    sha256,
+    write_checkpoint,
+)
 from .recognise import Recognised, recognise
 
 LAYOUTS = ('official', 'mm')
@@ -47,7 +53,7 @@ class ConversionReport(NamedTuple):
     target_sha256: str
 
     def __str__(self):
-        return '\n'.join([
+        return '\n'.join(map(one_line, [
             f'read        {self.source}',
             f'sha256      {self.source_sha256}',
             f'network     {self.what}: {self.network}',
@@ -57,7 +63,7 @@ class ConversionReport(NamedTuple):
             f'left out    {", ".join(self.left_out) or "nothing"}',
             f'wrote       {self.target}',
             f'sha256      {self.target_sha256}',
-        ])
+        ]))
 
 
 def convert_checkpoint(source, target, layout='official', arch=None,
@@ -156,6 +162,8 @@ def _drop_head(tensors):
 
 def _check_numbers(tensors):
     for key, value in tensors.items():
+        if not value.numel():
+            raise CheckpointError(f'{key} {tuple(value.shape)} is empty')
         if key.endswith('.offset'):
             continue
         if value.dtype not in _FLOATS:

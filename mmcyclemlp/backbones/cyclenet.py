@@ -281,7 +281,7 @@ class CycleNet(nn.Module):
 
     Args:
         arch (str | dict): ``'b1'`` ... ``'b5'``; ``'t'``, ``'s'``, ``'b'``
-            (a reading, see below); or a dict with ``embed_dims``,
+            (a reading, see above); or a dict with ``embed_dims``,
             ``depths`` and ``mlp_ratios``, a number a stage, and perhaps
             ``downsample`` (``'conv'``, the default, or
             ``'patch_merging'``) and ``reweight`` (whether the mixer's
@@ -492,11 +492,13 @@ class CycleNet(nn.Module):
                 f'CycleNet: an arch dict has the keys {keys}, and perhaps '
                 f'{list(options)}, got {arch!r}')
         sizes = [arch[key] for key in keys]
-        if len({len(value) for value in sizes}) != 1 or any(
-                number <= 0 for value in sizes for number in value):
+        if not sizes[0] or len({len(value) for value in sizes}) != 1 or not (
+                all(0 < number < 1e6 for value in sizes for number in value)
+                and all(number == int(number)
+                        for value in sizes[:2] for number in value)):
             raise ValueError(
                 'CycleNet: an arch dict has one positive number a stage '
-                f'under each of {keys}, got {arch!r}')
+                f'under each of {keys}, the first two whole, got {arch!r}')
         for key, choice in options.items():
             if arch.get(key, choice[0]) not in choice:
                 raise ValueError(

@@ -7,6 +7,7 @@ an unpickler that builds tensors and plain containers and refuses the rest.
 
 import contextlib
 import hashlib
+import io
 import logging
 import math
 import os
@@ -16,8 +17,8 @@ import secrets
 import types
 import zipfile
 from collections import OrderedDict
+from http.client import HTTPException
 from typing import Any, NamedTuple
-from urllib.parse import urlparse
 
 import torch
 
@@ -28,6 +29,16 @@ ENDINGS = ('.pth', '.safetensors')
 
 class CheckpointError(RuntimeError):
     """A checkpoint cannot be read, written, or made to fit the network."""
+
+    def __str__(self):
+        return one_line(super().__str__())
+
+
+def one_line(text):
+    """Text with all that is not printable escaped: keys are the file's."""
+    return ''.join(
+        c if c.isprintable() else c.encode('unicode_escape').decode()
+        for c in text)
 
 
 class CheckpointFile(NamedTuple):
@@ -78,8 +89,10 @@ def read_file(source, allow=None):
         CheckpointFile: Content, kind and path.
     """
     source = os.fspath(source)
-    is_url = source.startswith(('http://', 'https://'))
-    path = _download(source) if is_url else os.path.expanduser(source)
+    path = os.path.expanduser(source)
+    if source.startswith(('http://', 'https://')):
+        path = _download(source)
+        source = f'{source} (kept as {path})'
     if not os.path.isfile(path):
         raise CheckpointError(f'there is no checkpoint file {source}')
     try:
@@ -98,23 +111,23 @@ def read_file(source, allow=None):
         raise CheckpointError(
             f'{source} cannot be read: {error.strerror}') from error
     except Exception as error:  # torch and pickle raise of any kind
-        reason = str(error).split('\n')[0]
+        reason = ': '.join([type(error).__name__,
+                            *str(error).split('\n')[:1]])
         raise CheckpointError(
-            f'{source} is damaged or not a checkpoint: '
-            f'{type(error).__name__}: {reason}') from error
+            f'{source} is damaged or not a checkpoint: {reason}') from error
     return CheckpointFile(content, kind, path)
 
 
 def _download(url):
     """Path of the file behind a URL, in torch.hub's cache."""
-    folder = os.path.join(torch.hub.get_dir(), 'checkpoints')
-    path = os.path.join(folder, os.path.basename(urlparse(url).path))
+    path = os.path.join(torch.hub.get_dir(), 'checkpoints',
+                        os.path.basename(url.partition('?')[0]))
     if not os.path.exists(path):
-        os.makedirs(folder, exist_ok=True)
         logger.info('downloading %s to %s', url, path)
         try:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
             torch.hub.download_url_to_file(url, path, progress=False)
-        except OSError as error:
+        except (OSError, ValueError, HTTPException) as error:
             raise CheckpointError(
                 f'{url} could not be downloaded ({error}). Get it by other '
                 f'means and save it as {path}, or give its path in place of '
@@ -148,6 +161,7 @@ _LEFT_OUT = re.compile(
     r'|mmengine\.logging\.history_buffer\.HistoryBuffer'
     r'|numpy(\.core|\._core)?\.\w+(\.\w+)?'
     r'|_codecs\.encode'
+    r'|collections\.(Counter|defaultdict)'
     r'|(__builtin__|builtins)\.(getattr|set|slice)'
     r'|pathlib\.\w+')
 
@@ -199,13 +213,16 @@ def _restricted_unpickler(source, allow):
 
 
 def _read_torch(path, source, allow):
+    records = None
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-        if any(name.endswith('/constants.pkl') for name in names):
+            records = archive.infolist()
+        if any(one.filename.endswith('/constants.pkl') for one in records):
             raise CheckpointError(
                 f'{source} is a TorchScript program, not a checkpoint: '
                 'save its state_dict() and load that')
+        if any(one.compress_type for one in records):
+            raise ValueError('compressed, which torch.save does not do')
 
     def tensor(storage, offset, size, stride, *others):
         # Else files of the old format get memory that was never written.
@@ -227,6 +244,8 @@ def _read_torch(path, source, allow):
         'torch._utils._rebuild_tensor_v2': tensor,
         'torch._utils._rebuild_parameter': parameter,
         **allow})
+    if records is not None:
+        unpickler = _with_whole_storages(unpickler, records)
     restricted = types.ModuleType('restricted_pickle')
     restricted.Unpickler = unpickler
     restricted.load = lambda file, **kwargs: unpickler(file, **kwargs).load()
@@ -234,6 +253,33 @@ def _read_torch(path, source, allow):
         # Safe in spite of weights_only=False.
         return torch.load(file, map_location='cpu', weights_only=False,
                           pickle_module=restricted)
+
+
+def _with_whole_storages(unpickler, records):
+    """Refuse a storage whose record has not the size the pickle says.
+
+    torch 2.1 believes the pickle, and reads on behind a shorter record.
+    """
+    def checked(load):
+        def persistent_load(saved_id):
+            _, kind, key, _, count = saved_id
+            size = count * getattr(kind, 'dtype', torch.uint8).itemsize
+            if [one.file_size for one in records
+                    if one.filename.endswith(f'/data/{key}')] != [size]:
+                raise ValueError(f'storage {key} is not of {size} bytes')
+            return load(saved_id)
+
+        return persistent_load
+
+    class Unpickler(unpickler):
+
+        def __setattr__(self, name, value):
+            # torch.load sets it on the unpickler it has made.
+            if name == 'persistent_load':
+                value = checked(value)
+            super().__setattr__(name, value)
+
+    return Unpickler
 
 
 def _read_safetensors(path, source, allow):
@@ -316,6 +362,10 @@ def _with_tensors(content, source, nested=1):
             except Exception as error:  # whatever a hostile state brings
                 raise CheckpointError(
                     f'{source} is damaged: {key}: {error}') from error
+        elif isinstance(value, _Placeholder) and '.' in str(key):
+            raise CheckpointError(
+                f'{source}: {key} is no array as pickle protocols 2 to 4 '
+                'keep it: save it again by paddle.save(..., protocol=4)')
         elif isinstance(value, dict) and nested:
             value = _with_tensors(value, source, nested - 1)
         result[key] = value
@@ -375,8 +425,9 @@ def check_target(target, source, force=False):
         raise CheckpointError(f'{target}: there is no folder {folder}')
     if os.path.isdir(target):
         raise CheckpointError(f'{target} is a folder')
-    if os.path.exists(target):
-        if os.path.exists(source) and os.path.samefile(source, target):
+    if os.path.lexists(target):
+        both = os.path.exists(source) and os.path.exists(target)
+        if both and os.path.samefile(source, target):
             raise CheckpointError(
                 f'{target} is the file to read: give another name')
         if not force:
@@ -408,7 +459,10 @@ def write_checkpoint(content, target):
 
                 file.write(save(content, metadata={'format': 'pt'}))
             else:
-                torch.save(content, file)
+                # In memory first: torch's errors hide that a disk is full.
+                buffer = io.BytesIO()
+                torch.save(content, buffer)
+                file.write(buffer.getbuffer())
             file.flush()
             os.fsync(file.fileno())
         if not _same(content, read_checkpoint(temporary)):

@@ -86,7 +86,7 @@ def _listed(misfits, most):
     listed = [
         first + (f' (and {len(others)} like it)' if others else '')
         for first, *others in groups.values()]
-    return '; '.join(listed[:most]) + ('; ...' if len(listed) > most else '')
+    return '; '.join(listed[:most]) + '; and more' * (len(listed) > most)
 
 
 def recognise_arch(state):
@@ -141,7 +141,7 @@ def _written(arch):
 def _check_arch(arch):
     try:
         _build(arch, dict(fork_feat=False))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
         raise CheckpointError(f'arch {_written(arch)}: {error}') from error
 
 
@@ -191,7 +191,9 @@ def _options(state):
     else:
         norms = {int(match[1]) // 2 for match in map(
             re.compile(r'norm([0-9]?[02468])\.').match, state) if match}
-        if norms and norms != set(range(4)):
+        if norms == {1, 2, 3}:
+            options['fork_last3'] = True
+        elif norms and norms != set(range(4)):
             options['out_indices'] = tuple(sorted(norms))
     return options
 
@@ -203,6 +205,6 @@ def _build(arch, options):
         stages = range(len(_settings(arch)['depths']))
         outs = options.get('out_indices', stages)
         options['out_indices'] = [i for i in outs if i in stages] or stages
-        options['fork_last3'] = False
+        options.setdefault('fork_last3', False)
     with torch.device('meta'):
         return CycleNet(arch, **options)

@@ -197,7 +197,7 @@ def test_the_backbone_of_a_detector(last3, tmp_path):
         'meta', 'message_hub', 'optimizer', 'data_preprocessor (1 tensors)',
         'neck (2 tensors)', 'roi_head (1 tensors)']
     assert report.network.options == (
-        dict(arch='small', out_indices=(1, 2, 3)) if last3
+        dict(arch='small', fork_last3=True) if last3
         else dict(arch='small'))
     assert {key for key in out if not key.endswith('.offset')} == set(
         model.state_dict())
@@ -207,6 +207,56 @@ def test_the_backbone_of_a_detector(last3, tmp_path):
     loaded = CycleNet(SMALL, fork_last3=last3)
     assert not load_pretrained(loaded, tmp_path / 'b.pth').kept
     assert bits(loaded.state_dict()) == bits(model.state_dict())
+
+
+def test_a_real_checkpoint_of_a_1x_recipe(tmp_path):
+    # MultiStepLR counts its milestones in a collections.Counter.
+    model = CycleNet(SMALL)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [8, 11])
+    torch.save({
+        'state_dict': {f'backbone.{key}': value
+                       for key, value in model.state_dict().items()},
+        'param_schedulers': [schedule.state_dict()]}, tmp_path / 'a.pth')
+    out, report = convert(tmp_path / 'a.pth', tmp_path / 'b.pth')
+    assert report.left_out == ['param_schedulers']
+
+
+def test_a_key_cannot_pass_for_a_line(tmp_path):
+    state = {'model': CycleNet(SMALL).state_dict(), 'epo\nerror: \x1b[31m': 3}
+    torch.save(state, tmp_path / 'a.pth')
+    _, report = convert(tmp_path / 'a.pth', tmp_path / 'b.pth')
+    assert len(str(report).split('\n')) == 8
+    assert r'left out    epo\nerror: \x1b[31m' in str(report)
+    state['model']['network.0.0.x\nerror'] = torch.zeros(1)
+    torch.save(state, tmp_path / 'a.pth')
+    with pytest.raises(CheckpointError) as caught:
+        convert(tmp_path / 'a.pth', tmp_path / 'c.pth')
+    assert '\n' not in str(caught.value)
+    assert r'network.0.0.x\nerror' in str(caught.value)
+
+
+@pytest.mark.parametrize('key, value, message', [
+    # Billions of numbers that are one.
+    ('network.0.0.norm1.bias', torch.zeros(1).expand(2**40),
+     r'network\.0\.0\.norm1\.bias claims the shape \(1099511627776,\) with 1'),
+    ('head.weight', torch.zeros(0, 24), r'head\.weight \(0, 24\) is empty'),
+    (3, torch.zeros(1), '3 is no name of a tensor'),
+])
+def test_tensors_that_are_none(key, value, message, tmp_path):
+    state = CycleNet(SMALL, fork_feat=False).state_dict()
+    state[key] = value
+    torch.save({'model': dict(state)}, tmp_path / 'a.pth')
+    with pytest.raises(CheckpointError, match=message):
+        convert(tmp_path / 'a.pth', tmp_path / 'b.pth')
+    assert not (tmp_path / 'b.pth').exists()
+
+
+def test_a_dangling_link_is_not_replaced(tmp_path):
+    torch.save(CycleNet(SMALL).state_dict(), tmp_path / 'a.pth')
+    (tmp_path / 'b.pth').symlink_to(tmp_path / 'gone.pth')
+    with pytest.raises(CheckpointError, match='b.pth exists'):
+        convert(tmp_path / 'a.pth', tmp_path / 'b.pth')
 
 
 def test_several_networks(tmp_path):

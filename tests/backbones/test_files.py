@@ -4,6 +4,7 @@ import contextlib
 import os
 import pickle
 import sys
+import zipfile
 
 import numpy as np
 import paddle_file
@@ -202,6 +203,22 @@ def test_a_view_past_its_storage_is_refused(tmp_path):
                    _use_new_zipfile_serialization=zipped)
         with pytest.raises(CheckpointError, match=r'\(1000,\) in 4 elements'):
             read_checkpoint(tmp_path / 'x.pth')
+
+
+@pytest.mark.parametrize('way, message', [
+    ('short record', 'storage 0 is not of 4000 bytes'),
+    ('compressed', 'compressed, which torch.save does not do')])
+def test_a_record_that_is_not_what_the_pickle_says(way, message, tmp_path):
+    # torch 2.1 reads on behind a short one.
+    torch.save({'a': torch.zeros(1000)}, tmp_path / 'good.pth')
+    compression = zipfile.ZIP_DEFLATED if way == 'compressed' else 0
+    with zipfile.ZipFile(tmp_path / 'good.pth') as good, zipfile.ZipFile(
+            tmp_path / 'x.pth', 'w', compression) as bad:
+        for name in good.namelist():
+            short = way == 'short record' and name.endswith('data/0')
+            bad.writestr(name, good.read(name)[:4 if short else None])
+    with pytest.raises(CheckpointError, match=message):
+        read_checkpoint(tmp_path / 'x.pth')
 
 
 @pytest.mark.parametrize('cut', [0, 1, 2, 9, 100, -40, -1])

@@ -29,7 +29,7 @@ CLASSIFIER = dict(fork_feat=False, num_classes=7)
 @pytest.mark.parametrize('arch, options', [
     *((arch, CLASSIFIER) for arch in CycleNet.arch_settings),
     ('b1', dict()),
-    ('b1', dict(in_channels=4, out_indices=(1, 2, 3))),
+    ('b1', dict(in_channels=4, out_indices=(2, 3))),
     ('t', dict(stem='conv4', qkv_bias=True)),
     ('t', dict(stem='conv4', fork_feat=False, num_classes=1)),
 ], ids=str)

@@ -12,8 +12,8 @@ from mmcyclemlp.ops.custom_op import HAS_CUSTOM_OP
 
 needs_custom_op = pytest.mark.skipif(
     not HAS_CUSTOM_OP, reason='torch is older than 2.4')
-# GMACs at 224x224: quoted from the official README, in more digits counted
-# with the released code; t, s and b quoted from the paper.
+# GMACs at 224x224: counted with the released code; of t, s and b quoted from
+# the official README.
 TEXTBOOK = dict(b1=2.12, b2=3.88, b3=6.83, b4=10.03, b5=12.23, t=4.4, s=8.5,
                 b=15.2)
 
