@@ -161,7 +161,11 @@ def main():
     parser.add_argument('--epochs', type=int, default=5,
                         help='passes over them (%(default)s)')
     args = parser.parse_args()
-    out = args.out
+    out = args.out.resolve()
+    if out.exists():
+        parser.error(f'--out {out} exists: remove it or give another')
+    if args.things < 32 or args.images < 4:
+        parser.error('--things is 32 or more, --images 4 or more: a batch')
     out.mkdir(parents=True)
     call('demo/draw_data.py', out / 'data', '--train', args.images)
     arch = Config.fromfile(CONFIG).model.backbone.arch.to_dict()

@@ -13,6 +13,7 @@ from mmcyclemlp.engine.errors import UserError
 from mmcyclemlp.engine.launch import (
     build_runner,
     leave_group,
+    naming,
     read_config,
     use_backbone_file,
 )
@@ -57,7 +58,8 @@ def main():
     if not cfg.get('resume'):
         use_backbone_file(cfg)
     check_data(cfg, ('train', 'val'))
-    build_runner(cfg).train()
+    with naming(cfg.get('load_from')):
+        build_runner(cfg).train()
     leave_group()
 
 

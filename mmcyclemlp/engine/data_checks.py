@@ -326,7 +326,11 @@ def _check_labelled(dataset, split, registry, number, option, known):
 def _check_list(ann_file, folder, number, option):
     """Every line is an image that exists and a label that the model has."""
     names = []
-    for place, line in enumerate(list_from_file(ann_file), 1):
+    try:
+        lines = list_from_file(ann_file)
+    except UnicodeDecodeError as error:
+        raise UserError(f'{ann_file} is no text in UTF-8: {error}') from error
+    for place, line in enumerate(lines, 1):
         parts = line.strip().rsplit(' ', 1)
         label = parts[-1]
         if len(parts) != 2 or not label.lstrip('-').isdecimal():
@@ -350,7 +354,7 @@ def _check_list(ann_file, folder, number, option):
                if osp.basename(name) not in inside[osp.dirname(name)]]
     if lacking:
         raise UserError(
-            f'{osp.join(folder, lacking[0])} does not exist: {len(lacking)} '
+            f"'{osp.join(folder, lacking[0])}' does not exist: {len(lacking)} "
             f'of {len(names)} images that {ann_file} lists are not there')
 
 

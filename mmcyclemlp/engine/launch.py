@@ -2,6 +2,7 @@
 
 import os.path as osp
 from collections import Counter
+from contextlib import contextmanager
 from pickle import UnpicklingError
 
 import torch
@@ -129,6 +130,8 @@ def build_runner(cfg, testing=False):
             _check_resumable(checkpoint, filename)
         elif testing and _is_classifier(cfg.model):
             return _as_classifier(checkpoint, filename)
+        elif testing:
+            _check_whole(checkpoint, filename)
         return checkpoint
 
     CheckpointLoader.register_scheme(
@@ -138,6 +141,17 @@ def build_runner(cfg, testing=False):
               else Runner.from_cfg(cfg))
     runner.register_hook(_BatchesHook())
     return runner
+
+
+@contextmanager
+def naming(filename):
+    """Say in errors about a checkpoint which file it is, if any was given."""
+    try:
+        yield
+    except CheckpointError as error:
+        if not filename or filename in str(error):
+            raise
+        raise CheckpointError(f'{filename}: {error}') from None
 
 
 class _BatchesHook(Hook):
@@ -180,6 +194,16 @@ def _is_classifier(model):
     """Whether the backbone is all of the model that has weights."""
     model = model.get('module', model)  # inside test-time augmentation
     return model.get('backbone', {}).get('fork_feat', True) is False
+
+
+def _check_whole(checkpoint, filename):
+    state = checkpoint.get('state_dict') if isinstance(
+        checkpoint, dict) else None
+    if state and all(key.startswith('backbone.') for key in state):
+        raise CheckpointError(
+            f'{filename} has a backbone and no other part of the model, so '
+            'there is nothing to evaluate: train first, with the file as '
+            'load_from')
 
 
 def _as_classifier(checkpoint, filename):

@@ -169,7 +169,8 @@ class Payload:
     ('train', 'hostile', 'is refused'),
     ('test', 'no checkpoint', 'there is no checkpoint file gone.pth'),
     ('test', 'hostile', 'is refused'),
-    ('test', 'backbone alone', 'nothing would be loaded'),
+    ('test', 'backbone alone', 'file.pth: the checkpoint holds no tensor'),
+    ('test', 'classifier', 'file.pth has a backbone and no other part'),
     ('test', 'damaged', 'is damaged or not a checkpoint'),
     ('test', 'no tta', '--tta: '),
     ('test', 'out', '--out '),
@@ -185,6 +186,11 @@ def test_mistakes_end_in_one_line(tool, what, message, config, run_python,
         checkpoint.write_bytes(b'PK\x03\x04 cut short')
     elif what == 'backbone alone':
         torch.save(CycleNet('b1').state_dict(), checkpoint)
+    elif what == 'classifier':
+        state = CycleNet('b1', fork_feat=False).state_dict()
+        torch.save({'state_dict': {
+            f'backbone.{key}': value for key, value in state.items()
+        }}, checkpoint)
     else:
         torch.save({'state_dict': {}}, checkpoint)
     name = 'upernet' if what == 'class count' else 'mask_rcnn'
