@@ -93,14 +93,14 @@ def test_listed_image_that_is_missing(custom, root, flat):
     cfg = (custom_list if custom else config)(root, flat)
     (flat / 'train' / 'bee_0.JPEG').unlink()
     (flat / 'train' / 'fox_0.JPEG').unlink()
-    refuse(cfg, r'/train/bee_0\.JPEG does not exist: 2 of 6 images that '
+    refuse(cfg, r"/train/bee_0\.JPEG' does not exist: 2 of 6 images that "
            r'.*/meta/train\.txt lists')
 
 
 def test_listed_folder_that_is_missing(root, flat):
     with open(flat / 'meta' / 'train.txt', 'a') as file:
         file.write('gone/x.JPEG 0\n')
-    refuse(config(root, flat), r'/train/gone/x\.JPEG does not exist: 1 of 7')
+    refuse(config(root, flat), r"/train/gone/x\.JPEG' does not exist: 1 of 7")
 
 
 @pytest.mark.parametrize('line', [
@@ -111,6 +111,11 @@ def test_malformed_line(line, root, flat):
     lines[3] = line
     path.write_text('\n'.join(lines))
     refuse(config(root, flat), rf"/meta/val\.txt, line 4: '{line}' is not")
+
+
+def test_list_that_is_no_text(root, flat):
+    (flat / 'meta' / 'val.txt').write_bytes(b'\xff\xfe\x00bad 0\n')
+    refuse(config(root, flat), r'/meta/val\.txt is no text in UTF-8')
 
 
 @pytest.mark.parametrize('label', [6, -1])
