@@ -94,9 +94,9 @@ def stage_maps(network, x):
     return maps
 
 
-def starts_from(checkpoint, classifier):
-    """Whether a detector's stages give what the classifier's give."""
-    cfg = Config.fromfile(CONFIG)
+def starts_from(config, checkpoint, classifier):
+    """Whether the detector's stages give what the classifier's give."""
+    cfg = Config.fromfile(config)
     cfg.model.backbone.init_cfg = dict(
         type='Pretrained', checkpoint=str(checkpoint))
     init_default_scope(cfg.default_scope)
@@ -180,10 +180,10 @@ def main():
          '--to', 'official', '--arch', size)
     call('tools/convert_checkpoint.py', official, out / 'mm.pth',
          '--to', 'mm', '--arch', size)
-    if not starts_from(out / 'mm.pth', classifier):
+    config = detector_config(out, args.epochs)
+    if not starts_from(config, out / 'mm.pth', classifier):
         sys.exit('the detector does not start from the features')
     print('the detector starts from the same stage outputs, bit for bit')
-    config = detector_config(out, args.epochs)
     runs = dict(
         pretrained=train_detector(config, out / 'pretrained', '--cfg-options',
                                   f'load_from={official}'),

@@ -199,7 +199,8 @@ def _is_classifier(model):
 def _check_whole(checkpoint, filename):
     state = checkpoint.get('state_dict') if isinstance(
         checkpoint, dict) else None
-    if state and all(key.startswith('backbone.') for key in state):
+    if isinstance(state, dict) and state and all(
+            str(key).startswith('backbone.') for key in state):
         raise CheckpointError(
             f'{filename} has a backbone and no other part of the model, so '
             'there is nothing to evaluate: train first, with the file as '
