@@ -3,7 +3,7 @@ PYTHON ?= python3
 export PYTHON
 BIN = .venv/bin
 
-.PHONY: env demo test test-pretrain lint test-openmmlab
+.PHONY: env demo test test-pretrain lint test-openmmlab soak
 
 env:
 	@tools/make_env.sh onedl .venv
@@ -29,3 +29,7 @@ lint: env
 test-openmmlab:
 	@tools/make_env.sh openmmlab .venv-openmmlab
 	.venv-openmmlab/bin/python -m pytest -n 2
+
+# The tests that repeat something at random, at full length.
+soak: env
+	$(BIN)/python -m pytest -n 2 --soak -m soak

@@ -21,6 +21,23 @@ if not torch.cuda.is_available():
     os.environ.setdefault('TRITON_INTERPRET', '1')
 
 
+def pytest_addoption(parser):
+    parser.addoption('--soak', action='store_true', help='tests that repeat '
+                     'something at random do so at full length')
+
+
+@pytest.fixture(scope='session')
+def rounds(request):
+    """How often to repeat something: ``rounds(short, long)``.
+
+    The short number in CI, the long one under ``--soak``.
+    """
+    def choose(short, long):
+        return long if request.config.getoption('soak') else short
+
+    return choose
+
+
 @pytest.fixture(autouse=True)
 def _same_start(monkeypatch):
     monkeypatch.delenv('FORK_LAST3', raising=False)
