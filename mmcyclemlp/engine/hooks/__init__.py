@@ -1,0 +1,1 @@
+"""Hooks for training that lasts, by mm's own extension point."""
