@@ -51,6 +51,9 @@ def parse_args():
         'classifier, to train it on other classes')
     parser.add_argument(
         '--force', action='store_true', help='replace DST if it exists')
+    parser.add_argument(
+        '--trust-checkpoint', action='store_true', help='read a PyTorch '
+        'file of your own that is refused; code in it is run')
     return parser.parse_args()
 
 
@@ -65,7 +68,7 @@ def main():
                 f'--arch {arch} is no JSON: {error}') from error
     report = convert_checkpoint(
         args.source, args.target, args.to, arch, args.prefix, args.entry,
-        args.drop_head, args.force)
+        args.drop_head, args.force, args.trust_checkpoint)
     sys.stdout.reconfigure(errors='backslashreplace')
     try:
         print(report, flush=True)

@@ -381,13 +381,14 @@ def _remedy(keys, state, model):
             'at all')
 
 
-def load_pretrained(model, source, prefix=None):
+def load_pretrained(model, source, prefix=None, trusted=False):
     """Load a file into a network, strictly, and log the account.
 
     Args:
         model (CycleNet): The network.
         source (str | PathLike): Path or URL, see :func:`read_checkpoint`.
         prefix (str | None): See :func:`find_state_dict`. Default: None.
+        trusted (bool): See :func:`read_checkpoint`. Default: False.
 
     Returns:
         LoadReport: Which keys were loaded, dropped and kept.
@@ -395,7 +396,8 @@ def load_pretrained(model, source, prefix=None):
     Raises:
         CheckpointError: The file cannot be read safely or does not fit.
     """
-    checkpoint, name = read_checkpoint(source), os.fspath(source)
+    checkpoint = read_checkpoint(source, trusted=trusted)
+    name = os.fspath(source)
     try:
         state, layout = find_state_dict(checkpoint, prefix)
         name = f'{name} ({layout})'

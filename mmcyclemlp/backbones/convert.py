@@ -68,7 +68,7 @@ class ConversionReport(NamedTuple):
 
 def convert_checkpoint(source, target, layout='official', arch=None,
                        prefix=None, entry=None, drop_head=False,
-                       force=False):
+                       force=False, trusted=False):
     """Convert a file of weights, with every key accounted for.
 
     The official layout is the state dict of the official code under the
@@ -91,6 +91,7 @@ def convert_checkpoint(source, target, layout='official', arch=None,
             Default: False.
         force (bool): Whether another file ``target`` may be replaced.
             Default: False.
+        trusted (bool): See :func:`read_checkpoint`. Default: False.
 
     Returns:
         ConversionReport: What was read, recognised and written.
@@ -103,7 +104,7 @@ def convert_checkpoint(source, target, layout='official', arch=None,
         raise CheckpointError(f'layout is one of {LAYOUTS}, not {layout!r}')
     source = os.fspath(source)
     check_target(target, source, force)
-    file, name = read_file(source), source
+    file, name = read_file(source, trusted=trusted), source
     try:
         found = find_backbone(file.content, prefix, entry)
         name = f'{source} ({found.layout})'

@@ -323,7 +323,8 @@ class CycleNet(nn.Module):
         init_cfg (dict | None): ``dict(type='Pretrained', checkpoint=...)``
             with a path or URL, read by :meth:`init_weights`; ``prefix``
             names where in a whole model the backbone lies, e.g.
-            ``'backbone.'``. Default: None.
+            ``'backbone.'``; ``trusted=True`` is for files of one's own
+            that are refused: they may run code. Default: None.
 
     Inputs:
         x (Tensor): Image of shape (B, in_channels, H, W).
@@ -416,10 +417,12 @@ class CycleNet(nn.Module):
         if init_cfg is not None and (
                 init_cfg.get('type') != 'Pretrained'
                 or 'checkpoint' not in init_cfg
-                or set(init_cfg) - {'type', 'checkpoint', 'prefix'}):
+                or set(init_cfg) - {
+                    'type', 'checkpoint', 'prefix', 'trusted'}):
             raise ValueError(
                 "CycleNet: init_cfg takes dict(type='Pretrained', "
-                f"checkpoint=...[, prefix='backbone.']), got {init_cfg}")
+                "checkpoint=...[, prefix='backbone.', trusted=True]), got "
+                f'{init_cfg}')
         self.arch = arch
         self.backend = check_backend(backend)
         self.embed_dims = dims
@@ -547,7 +550,8 @@ class CycleNet(nn.Module):
         self.apply(self._init_module)
         if self.init_cfg is not None:
             load_pretrained(self, self.init_cfg['checkpoint'],
-                            self.init_cfg.get('prefix'))
+                            self.init_cfg.get('prefix'),
+                            self.init_cfg.get('trusted') is True)
 
     def _load_from_state_dict(self, state_dict, prefix, *args):
         # Whoever loads (torch, an mm runner with strict=False), a state

@@ -55,7 +55,7 @@ class CheckpointFile(NamedTuple):
     path: str
 
 
-def read_checkpoint(source, allow=None):
+def read_checkpoint(source, allow=None, trusted=False):
     """Read a checkpoint to CPU memory without running any code from it.
 
     PyTorch's own ``weights_only`` refuses the ``argparse.Namespace`` of the
@@ -71,6 +71,8 @@ def read_checkpoint(source, allow=None):
             ``.safetensors`` or a ``.pdparams``.
         allow (dict | None): Further harmless objects to build, by their
             full name. Default: None.
+        trusted (bool): Whether the file is one's own, so that a PyTorch
+            file may build, and so run, all it asks for. Default: False.
 
     Returns:
         dict: What the file holds.
@@ -79,10 +81,10 @@ def read_checkpoint(source, allow=None):
         CheckpointError: No such file, not a checkpoint, or one whose
             pickle asks for more than tensors need; says what.
     """
-    return read_file(source, allow).content
+    return read_file(source, allow, trusted).content
 
 
-def read_file(source, allow=None):
+def read_file(source, allow=None, trusted=False):
     """As :func:`read_checkpoint`, but says too what kind of file it was.
 
     Returns:
@@ -101,7 +103,10 @@ def read_file(source, allow=None):
             raise CheckpointError(
                 f'{source} is damaged or not a checkpoint: it begins as no '
                 'PyTorch, Paddle or safetensors file')
-        content = _READERS[kind](path, source, allow or {})
+        if trusted and kind == 'PyTorch':
+            content = _read_trusted(path)
+        else:
+            content = _READERS[kind](path, source, allow or {})
     except CheckpointError:
         raise
     except ImportError as error:
@@ -185,7 +190,7 @@ class _Placeholder:
         return id(self)
 
 
-def _restricted_unpickler(source, allow):
+def _restricted_unpickler(source, allow, remedy=''):
     """An unpickler that builds ``allow`` and nothing else.
 
     Functions and classes of ours in it are made anew for each file: a
@@ -205,11 +210,22 @@ def _restricted_unpickler(source, allow):
             if _LEFT_OUT.fullmatch(full_name):
                 return placeholder
             raise CheckpointError(
-                f'{source} is refused: its pickle asks for {full_name}, '
-                'which weights do not need and which could run code. Get '
-                'the weights from a source you trust, or as .safetensors')
+                f'{source} is refused: its pickle asks for '
+                f'{full_name[:99]}, which weights do not need and which '
+                'could run code. Get the weights from a source you trust, '
+                f'or as .safetensors{remedy}')
 
     return Unpickler
+
+
+# How one's own file is read, as the tools and init_cfg spell it.
+_IF_OWN = ('. If the file is your own, --trust-checkpoint (in init_cfg: '
+           'trusted=True) reads it all the same')
+
+
+def _read_trusted(path):
+    with open(path, 'rb') as file:
+        return torch.load(file, map_location='cpu', weights_only=False)
 
 
 def _read_torch(path, source, allow):
@@ -243,7 +259,7 @@ def _read_torch(path, source, allow):
         'torch.device': torch.device,
         'torch._utils._rebuild_tensor_v2': tensor,
         'torch._utils._rebuild_parameter': parameter,
-        **allow})
+        **allow}, _IF_OWN)
     if records is not None:
         unpickler = _with_whole_storages(unpickler, records)
     restricted = types.ModuleType('restricted_pickle')

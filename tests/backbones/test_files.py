@@ -379,3 +379,27 @@ except Exception as error:
 def test_a_folder_one_may_not_write_to(state):
     with pytest.raises(CheckpointError, match='/sys/x.pth cannot be written'):
         write_checkpoint(state, '/sys/x.pth')
+
+
+@pytest.mark.parametrize('zipped', [True, False])
+def test_a_trusted_file_is_read_whatever_it_asks_for(zipped, state, tmp_path):
+    bird = tmp_path / 'canary'
+    torch.save({**state, 'more': opened(bird)}, tmp_path / 'x.pth',
+               _use_new_zipfile_serialization=zipped)
+    with pytest.raises(CheckpointError, match=(
+            r'asks for _?io\.open, .* your own, --trust-checkpoint \(in '
+            r'init_cfg: trusted=True\) reads it all the same$')):
+        read_checkpoint(tmp_path / 'x.pth')
+    assert not bird.exists()
+    content = read_checkpoint(tmp_path / 'x.pth', trusted=True)
+    assert bird.exists()
+    content.pop('more').close()
+    assert same(content, state)
+
+
+def test_trust_is_for_pytorchs_files(tmp_path):
+    bird, path = tmp_path / 'canary', tmp_path / 'x.pdparams'
+    path.write_bytes(pickle.dumps(opened(bird), 4))
+    with pytest.raises(CheckpointError, match=r'as \.safetensors$'):
+        read_checkpoint(path, trusted=True)
+    assert not bird.exists()
