@@ -1,0 +1,187 @@
+"""Two processes on the CPU: what is trained, and what ends a job."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+NETWORKS = ('retinanet', 'mask_rcnn', 'upernet')
+OUT_INDICES = ([0, 1, 2, 3], [1, 2, 3], [0, 2, 3])
+
+
+def steps():
+    """Each pair of values of any two options, on each network."""
+    for name in NETWORKS:
+        for i, out_indices in enumerate(OUT_INDICES):
+            for frozen_stages in range(4):
+                yield dict(
+                    name=name, out_indices=out_indices,
+                    frozen_stages=frozen_stages,
+                    with_cp=(i + frozen_stages // 2) % 2 == 1,
+                    # RetinaNet makes no use of the first of four maps.
+                    fork_last3=(i + frozen_stages) % 2 == 1
+                    or (name == 'retinanet' and i == 0))
+
+
+STEPS = list(steps())
+# With a norm that no loss comes from, and with stages that none does.
+UNUSED = [dict(name='retinanet', fork_last3=False),
+          dict(name='upernet', out_indices=[0, 1, 2])]
+GRADIENTS = [
+    dict(name=name, undo=undo, with_cp=True, fork_last3=name == 'retinanet')
+    for name in NETWORKS for undo in (True, False)]
+BACKBONES = [dict(), dict(fork_last3=True, out_indices=[0, 2, 3]),
+             dict(frozen_stages=2, with_cp=True)]
+CASES = [*(('take_steps', case) for case in STEPS + UNUSED),
+         *(('compare_gradients', case) for case in GRADIENTS),
+         *(('compare_backbone_gradients', case) for case in BACKBONES)]
+
+
+def name_of(case):
+    return '-'.join(
+        ''.join(map(str, value)) if isinstance(value, list) else
+        str(value) if key == 'name' else f'{key}={value}'
+        for key, value in case.items()) or 'plain'
+
+
+@pytest.fixture(scope='module')
+def result(run_python, drawn_data, tmp_path_factory):
+    """What came of a case; two processes go through all of them once."""
+    folder = tmp_path_factory.mktemp('ranks')
+    cases, out = folder / 'cases.json', folder / 'out.json'
+    cases.write_text(json.dumps(CASES))
+    run_python(
+        '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', 2,
+        Path(__file__).parent.parent / 'two_ranks.py', drawn_data, cases, out)
+    results = json.loads(out.read_text())
+    return lambda *case: results[CASES.index(case)]
+
+
+@pytest.mark.parametrize('case', STEPS, ids=name_of)
+def test_steps(case, result):
+    got = result('take_steps', case)
+    assert isinstance(got, dict), got
+    assert got['ranks_equal']
+    # All that is not frozen is trained.
+    assert got['still'] == got['frozen']
+    assert bool(got['frozen']) == (case['frozen_stages'] > 0)
+
+
+@pytest.mark.parametrize('case', UNUSED, ids=name_of)
+def test_a_parameter_without_gradient_is_not_passed_over(case, result):
+    # So the steps above have shown that there is none.
+    assert 'parameters that were not used' in result('take_steps', case)
+
+
+@pytest.mark.parametrize('case', GRADIENTS, ids=name_of)
+def test_gradients_are_those_of_one_process(case, result):
+    # UperNet's losses are means over all pixels, so two ranks with as many
+    # images each are one process with all. Those of the detectors are
+    # divided by the number of positive anchors or RoIs in the rank's own
+    # images, so it holds when that is undone, and only then.
+    # Its batch norms are fixed: they look at the rank's own images.
+    got = result('compare_gradients', case)
+    assert isinstance(got, float), got
+    if case['name'] != 'upernet' and not case['undo']:
+        assert got > 1e-2
+    else:
+        # mmcv has Mask R-CNN's operators in float32 alone.
+        assert got < (1e-4 if case['name'] == 'mask_rcnn' else 1e-7)
+
+
+@pytest.mark.parametrize('case', BACKBONES, ids=name_of)
+def test_backbone_gradients_are_those_of_one_process(case, result):
+    got = result('compare_backbone_gradients', case)
+    assert isinstance(got, float), got
+    assert got < 1e-11
+
+
+CONFIG = """
+_base_ = '{root}/demo/upernet.py'
+custom_imports = dict(imports=['mmcyclemlp', 'two_ranks'])
+custom_hooks = [dict(type='RankHook', folder='{folder}', death={death!r})]
+crop_size = (64, 64)
+model = dict(data_preprocessor=dict(size=crop_size))
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations', reduce_zero_label=True),
+    dict(type='Resize', scale=crop_size, keep_ratio=True),
+    dict(type='PackSegInputs'),
+]
+train_dataloader = dict(
+    batch_size=2, num_workers=1,
+    dataset=dict(data_root='{data}', pipeline=train_pipeline))
+val_dataloader = dict(dataset=dict(data_root='{data}'))
+test_dataloader = val_dataloader
+train_cfg = dict(max_iters=6, val_interval=100)
+default_hooks = dict(logger=dict(interval=1))
+"""
+
+
+@pytest.fixture
+def train(root, drawn_data, tmp_path):
+    """Train a small UperNet in two processes, with a hook in each."""
+
+    def run(death=None):
+        config = tmp_path / 'config.py'
+        config.write_text(CONFIG.format(
+            root=root, data=drawn_data, folder=tmp_path, death=death))
+        done = subprocess.run(
+            ['bash', 'tools/dist_train.sh', '2', str(config), '--work-dir',
+             str(tmp_path / 'work')],
+            cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            text=True, timeout=300,
+            env={'PATH': f'{sys.prefix}/bin:/usr/bin:/bin',
+                 'PYTHONPATH': str(root / 'tests'), 'OMP_NUM_THREADS': '1',
+                 'JOB': str(tmp_path)})
+        return done, time.time()
+
+    return run
+
+
+def processes_of(job):
+    """Ids of the processes that still run of a job."""
+    found = []
+    for path in Path('/proc').glob('[0-9]*/environ'):
+        try:
+            if f'JOB={job}\0'.encode() in path.read_bytes():
+                found.append(int(path.parent.name))
+        except OSError:  # ended, or not ours
+            continue
+    return found
+
+
+def test_ranks_stay_equal(train, tmp_path):
+    done, _ = train()
+    assert done.returncode == 0, done.stdout
+    first, second = (
+        torch.load(tmp_path / f'rank{rank}.pth', weights_only=True)
+        for rank in range(2))
+    # Except what batch norms have seen.
+    differ = {key for key in first if not torch.equal(first[key],
+                                                      second[key])}
+    assert first and all('running_' in key for key in differ), differ
+    assert differ, 'the ranks had the same images'
+
+
+@pytest.mark.parametrize('death, cause', [
+    ('exit', 'exitcode: 3'),
+    ('kill', 'SIGKILL'),
+    ('raise', 'ArithmeticError: the second rank has had enough'),
+])
+def test_a_dead_rank_ends_the_job(death, cause, train, tmp_path):
+    done, end = train(death)
+    died = float((tmp_path / 'death').read_text())
+    print(f'{death}: over after {end - died:.1f} s')
+    assert end - died < 20, done.stdout
+    assert done.returncode != 0
+    assert cause in done.stdout, done.stdout
+    # Workers of a killed rank look for it every few seconds.
+    while processes_of(tmp_path) and time.time() < end + 15:
+        time.sleep(0.2)
+    print(f'nothing left after {time.time() - end:.1f} s')
+    assert processes_of(tmp_path) == []

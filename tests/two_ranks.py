@@ -1,0 +1,281 @@
+"""What runs in each of two processes; tests/engine/test_distributed.py.
+
+As a script it goes through a list of cases; as a module it has a hook for
+runs of tools/train.py.
+"""
+
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from copy import deepcopy
+from functools import cache
+from pathlib import Path
+
+import torch
+from mmengine.dataset import pseudo_collate
+from mmengine.dist import all_gather, get_rank
+from mmengine.hooks import Hook
+from mmengine.optim import OptimWrapper
+from mmengine.registry import (
+    DATASETS,
+    HOOKS,
+    MODEL_WRAPPERS,
+    MODELS,
+    init_default_scope,
+)
+
+from mmcyclemlp.engine.launch import leave_group, read_config
+
+ROOT = Path(__file__).parent.parent
+SIZE = 64
+# The heads whose losses are divided by what is found in the own images.
+DIVIDED = dict(
+    retinanet={'bbox_head': ('loss_cls', 'loss_bbox')},
+    mask_rcnn={
+        'rpn_head': ('loss_rpn_cls', 'loss_rpn_bbox'),
+        'roi_head.bbox_head': ('loss_cls', 'loss_bbox'),
+        'roi_head.mask_head': ('loss_mask', ),
+    },
+    upernet={})
+
+
+@cache
+def read(path):
+    return read_config(str(ROOT / path), launcher='pytorch')
+
+
+def small_config(name, out_indices=(0, 1, 2, 3), **backbone):
+    """Config of a model of the demo's size, for any of its stages."""
+    cfg = deepcopy(read(
+        f'demo/{"upernet" if name == "upernet" else "mask_rcnn"}.py'))
+    model, small = cfg.model, cfg.model.backbone
+    dims = [small.arch.embed_dims[i] for i in out_indices]
+    strides = [4 * 2**i for i in out_indices]
+    if name == 'upernet':
+        last = len(dims) - 1
+        model.data_preprocessor.size = (SIZE, SIZE)
+        model.decode_head.update(
+            in_channels=dims, in_index=[*range(len(dims))], dropout_ratio=0.)
+        model.auxiliary_head.update(
+            in_channels=dims[last], in_index=last, dropout_ratio=0.)
+    else:
+        if name == 'retinanet':
+            norm_cfg = model.neck.norm_cfg
+            cfg.model = read('configs/retinanet/'
+                             'retinanet_cyclemlp-b1_fpn_1x_coco.py').model
+            model = cfg.model
+            model.backbone = small
+            # Of four maps it takes the last three.
+            model.neck.update(start_level=int(len(dims) == 4),
+                              out_channels=64, norm_cfg=norm_cfg)
+            strides = strides[-3:]
+            head = model.bbox_head
+            head.update(num_classes=5, in_channels=64, feat_channels=64,
+                        stacked_convs=2, norm_cfg=norm_cfg)
+        else:
+            head = model.rpn_head
+            for kind in ('bbox', 'mask'):
+                model.roi_head[f'{kind}_roi_extractor'].featmap_strides = (
+                    strides)
+            # Each RoI there is, so that no chance is in it.
+            model.train_cfg.rpn_proposal.max_per_img = 24
+            for part in ('rpn', 'rcnn'):
+                model.train_cfg[part].sampler.num = 10**5
+        # One level more than there are maps.
+        head.anchor_generator.strides = [*strides, 2 * strides[-1]]
+        model.neck.update(in_channels=dims, num_outs=len(strides) + 1)
+    model.backbone.update(out_indices=out_indices, **backbone)
+    return cfg
+
+
+@cache
+def load_items(name, folder, number=4):
+    """The first images with their annotations, small."""
+    cfg = small_config(name)
+    init_default_scope(cfg.default_scope)
+    dataset = cfg.train_dataloader.dataset
+    dataset.data_root = folder
+    dataset.pipeline = [
+        step for step in dataset.pipeline if step.type != 'RandomFlip']
+    dataset.pipeline.insert(2, dict(
+        type='Resize', scale=(SIZE, SIZE), keep_ratio=True))
+    dataset = DATASETS.build(dataset)
+    return [dataset[i] for i in range(number)]
+
+
+def build(cfg, seed):
+    init_default_scope(cfg.default_scope)
+    torch.manual_seed(seed)
+    model = MODELS.build(cfg.model)
+    model.init_weights()
+    return model.train()
+
+
+def distribute(cfg, model):
+    return MODEL_WRAPPERS.build(dict(cfg.model_wrapper_cfg, module=model))
+
+
+def own(images):
+    """The half of this rank."""
+    half = len(images) // 2
+    return images[get_rank() * half:(get_rank() + 1) * half]
+
+
+def batch(items):
+    return pseudo_collate(deepcopy(items))
+
+
+def take_steps(folder, name, **backbone):
+    """Two steps; what is trained then, and whether the ranks are equal."""
+    cfg, items = small_config(name, **backbone), load_items(name, folder)
+    # Each rank starts elsewhere: the wrapper makes them one.
+    model = build(cfg, seed=get_rank())
+    ddp = distribute(cfg, model)
+    before = weights(model)
+    optim = OptimWrapper(torch.optim.AdamW(model.parameters(), lr=1e-3))
+    for _ in range(2):
+        ddp.train_step(batch(own(items)), optim)
+    after = weights(model)
+    ranks = all_gather(torch.cat([p.flatten() for p in after.values()]))
+    still = [name for name, p in after.items()
+             if torch.equal(p, before[name])]
+    return dict(
+        ranks_equal=torch.equal(*ranks), still=still,
+        frozen=[name for name, p in model.named_parameters()
+                if not p.requires_grad])
+
+
+def weights(model):
+    return {name: p.detach().clone() for name, p in model.named_parameters()}
+
+
+def compare_gradients(folder, name, undo=True, **backbone):
+    """Largest difference to one process that has all images, in float64.
+
+    Relative to the largest gradient of the tensor. With ``undo`` the losses
+    are multiplied by what mm divides them by, which each rank counts in its
+    own images, and divided by the number of images.
+    """
+    cfg, items = small_config(name, **backbone), load_items(name, folder)
+    # mmcv's NMS knows float32 alone.
+    dtype = torch.float32 if name == 'mask_rcnn' else torch.float64
+    alone, other = (
+        with_fixed_norms(build(cfg, seed=0).to(dtype)) for _ in range(2))
+    ddp = distribute(cfg, other)
+    for network, images in ((alone, items), (ddp, own(items))):
+        model = alone if network is alone else other
+        divisors = count_divisors(model, DIVIDED[name]) if undo else {}
+        data = model.data_preprocessor(batch(images), training=True)
+        losses = network(**data, mode='loss')
+        sum(torch.as_tensor(sum(value) if isinstance(value, list) else value)
+            * (divisors[key] / len(images) if key in divisors else 1)
+            for key, value in losses.items() if 'loss' in key).backward()
+    return largest_difference(alone, other)
+
+
+def compare_backbone_gradients(folder, **backbone):
+    """The same of the backbone alone, with a loss that is a mean."""
+    cfg = small_config('mask_rcnn', **backbone)
+    alone, other = (
+        build(cfg, seed=0).backbone.double().train() for _ in range(2))
+    ddp = distribute(cfg, other)
+    torch.manual_seed(1)
+    images = torch.randn(4, 3, SIZE, SIZE + 8, dtype=torch.float64)
+    for network, x in ((alone, images), (ddp, own(images))):
+        sum(out.square().mean() for out in network(x)).backward()
+    return largest_difference(alone, other)
+
+
+def with_fixed_norms(model):
+    """A rank's batch norms see its own images; so none looks at any."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            module.eval()
+    return model
+
+
+def count_divisors(model, heads):
+    divisors = {}
+
+    def watch(head, names):
+        get_targets = head.get_targets
+
+        def watched(*args, **kwargs):
+            targets = get_targets(*args, **kwargs)
+            if torch.is_tensor(targets):  # masks of RoIs
+                number = len(targets)
+            elif torch.is_tensor(targets[-1]):  # classes and boxes of RoIs
+                number = len(targets[0])
+            else:  # of anchors, with the number to divide by
+                number = targets[-1]
+            divisors.update(dict.fromkeys(names, number))
+            return targets
+
+        head.get_targets = watched
+
+    for path, names in heads.items():
+        watch(model.get_submodule(path), names)
+    return divisors
+
+
+def largest_difference(alone, other):
+    pairs = [(a.grad, b.grad)
+             for a, b in zip(alone.parameters(), other.parameters())
+             if a.requires_grad]
+    return max(((a - b).abs().max() / a.abs().max().clamp(min=1e-12)).item()
+               for a, b in pairs)
+
+
+def main(folder, cases, out):
+    torch.set_num_threads(1)
+    logging.disable(logging.INFO)
+    results = []
+    for function, case in json.loads(Path(cases).read_text()):
+        start = time.time()
+        try:
+            result = globals()[function](folder, **case)
+        except RuntimeError as error:
+            result = f'{type(error).__name__}: {error}'
+        results.append(result)
+        print(get_rank(), f'{time.time() - start:.1f} s', function, case,
+              str(result)[:200], flush=True)
+        if get_rank() == 0:
+            Path(out).write_text(json.dumps(results))
+    leave_group()
+
+
+@HOOKS.register_module()
+class RankHook(Hook):
+    """Keep each rank's weights; let the second rank die.
+
+    Args:
+        folder (str): Where the weights and the time of death go.
+        death (str | None): 'exit', 'raise' or 'kill'. Default: None.
+        at (int): After which iteration. Default: 2.
+    """
+
+    def __init__(self, folder, death=None, at=2):
+        self.folder, self.death, self.at = Path(folder), death, at
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None,
+                         outputs=None):
+        if self.death is None or get_rank() != 1 or (
+                runner.iter + 1 < self.at):
+            return
+        (self.folder / 'death').write_text(str(time.time()))
+        if self.death == 'exit':
+            os._exit(3)
+        if self.death == 'kill':
+            os.kill(os.getpid(), signal.SIGKILL)
+        raise ArithmeticError('the second rank has had enough')
+
+    def after_train(self, runner):
+        torch.save(runner.model.module.state_dict(),
+                   self.folder / f'rank{get_rank()}.pth')
+
+
+if __name__ == '__main__':
+    main(*sys.argv[1:])
