@@ -11,12 +11,8 @@ from mmengine.config import ConfigDict
 from mmcyclemlp.engine import command
 from mmcyclemlp.engine.data_checks import check_data
 from mmcyclemlp.engine.errors import UserError
-from mmcyclemlp.engine.launch import (
-    build_runner,
-    leave_group,
-    naming,
-    read_config,
-)
+from mmcyclemlp.engine.launch import build_runner, leave_group, read_config
+from mmcyclemlp.engine.loading import naming
 
 
 def parse_args():
@@ -61,7 +57,7 @@ def main():
         use_tta(cfg, args.config)
     cfg.load_from = args.checkpoint
     cfg.resume = False
-    runner = build_runner(cfg, testing=True)
+    runner = build_runner(cfg, testing=True, trusted=args.trust_checkpoint)
     if args.out and scope != 'mmseg':
         if scope == 'mmdet':
             from mmdet.evaluation import DumpDetResults as DumpResults

@@ -5,18 +5,17 @@
 
 import argparse
 
-from mmengine.runner import find_latest_checkpoint
-
 from mmcyclemlp.engine import command
 from mmcyclemlp.engine.data_checks import check_data
-from mmcyclemlp.engine.errors import UserError
+from mmcyclemlp.engine.errors import Stopped, UserError
 from mmcyclemlp.engine.launch import (
     build_runner,
     leave_group,
-    naming,
     read_config,
+    take_up,
     use_backbone_file,
 )
+from mmcyclemlp.engine.loading import naming
 
 
 def parse_args():
@@ -26,8 +25,8 @@ def parse_args():
     parser.add_argument('config', help='config file')
     parser.add_argument(
         '--resume', nargs='?', const='auto', metavar='PATH|auto',
-        help='continue a run from a checkpoint, or from the last one in '
-        'the work dir if there is any')
+        help='continue a run from a checkpoint, or from the newest whole one '
+        'in the work dir if there is any')
     parser.add_argument(
         '--amp', action='store_true', help='mixed precision (needs a GPU)')
     parser.add_argument(
@@ -50,16 +49,19 @@ def main():
                 'batch size its learning rate is; set '
                 'auto_scale_lr=dict(base_batch_size=...)')
         cfg.auto_scale_lr.enable = True
-    if args.resume:
-        path = (find_latest_checkpoint(cfg.work_dir)
-                if args.resume == 'auto' else args.resume)
-        if path is not None:
-            cfg.resume, cfg.load_from = True, path
+    trusted = args.trust_checkpoint
+    if args.resume or cfg.get('resume'):
+        named = args.resume or cfg.get('load_from') or 'auto'
+        take_up(cfg, None if named == 'auto' else named, trusted)
     if not cfg.get('resume'):
-        use_backbone_file(cfg)
+        use_backbone_file(cfg, trusted)
     check_data(cfg, ('train', 'val'))
     with naming(cfg.get('load_from')):
-        build_runner(cfg).train()
+        try:
+            build_runner(cfg, trusted=trusted).train()
+        except Stopped:
+            leave_group()
+            raise
     leave_group()
 
 

@@ -14,6 +14,7 @@ import os
 import pickle
 import re
 import secrets
+import tarfile
 import types
 import zipfile
 from collections import OrderedDict
@@ -69,8 +70,10 @@ def read_checkpoint(source, allow=None, trusted=False):
     Args:
         source (str | PathLike): Path or http(s) URL of a PyTorch file, a
             ``.safetensors`` or a ``.pdparams``.
-        allow (dict | None): Further harmless objects to build, by their
-            full name. Default: None.
+        allow (dict | None): Further things to build: harmless functions,
+            by the full name they are asked for, and by types what sets the
+            state of their objects, ``set_state(thing, state)``.
+            Default: None.
         trusted (bool): Whether the file is one's own, so that a PyTorch
             file may build, and so run, all it asks for. Default: False.
 
@@ -180,9 +183,6 @@ class _Placeholder:
     def __init__(self, *args, **kwargs):
         pass
 
-    def __setstate__(self, state):
-        pass
-
     def __call__(self, *args, **kwargs):
         return self
 
@@ -190,15 +190,166 @@ class _Placeholder:
         return id(self)
 
 
-def _restricted_unpickler(source, allow, remedy=''):
-    """An unpickler that builds ``allow`` and nothing else.
+# What pickle writes in protocols 2 to 4, less what only numbers and texts
+# need that are too large for a checkpoint.
+_OPCODES = {ord(getattr(pickle, name)) for name in (
+    'PROTO FRAME STOP MARK POP POP_MARK NONE NEWTRUE NEWFALSE BININT BININT1 '
+    'BININT2 LONG1 BINFLOAT SHORT_BINSTRING BINSTRING SHORT_BINBYTES BINBYTES '
+    'SHORT_BINUNICODE BINUNICODE EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 '
+    'EMPTY_LIST APPEND APPENDS EMPTY_DICT SETITEM SETITEMS EMPTY_SET ADDITEMS '
+    'FROZENSET BINGET LONG_BINGET BINPUT LONG_BINPUT MEMOIZE GLOBAL '
+    'STACK_GLOBAL REDUCE NEWOBJ BUILD BINPERSID').split()}
+# CycleNet-B5 with its optimiser's state takes 200,000 reads and 5 levels.
+_READS, _DEPTH, _ITEMS = 5_000_000, 32, 10_000_000
 
-    Functions and classes of ours in it are made anew for each file: a
-    pickle can set attributes on them.
+
+class _Unpickler(pickle._Unpickler):
+    """Calls what ``find_class`` gives, in bounded time and memory.
+
+    In Python, as that of C sets attributes on classes, makes room for what
+    is not there, and hashes for ever.
     """
-    placeholder = type('_Placeholder', (_Placeholder, ), {})
 
-    class Unpickler(pickle.Unpickler):
+    # How the state of an object of a type is set: in no other way.
+    setters = {}  # noqa: RUF012
+    size = 0  # of the file
+
+    def __init__(self, file, **kwargs):
+        super().__init__(file, **kwargs)
+        reads = iter(range(_READS))
+
+        def read(number):
+            next(reads)
+            data = file.read(min(number, self.size))
+            if len(data) < number:
+                raise EOFError('the pickle is cut short')
+            return data
+
+        self._file_read = read
+        self._file_readline = lambda: file.readline(1000)
+
+    def load(self):
+        try:
+            content = super().load()
+        except StopIteration:
+            raise ValueError('the pickle is long beyond reason') from None
+        _check_extent(content)
+        return content
+
+    def load_frame(self):
+        self.read(8)  # a hint, and one of unlimited size
+
+    def load_call(self):
+        args = self.stack.pop()
+        if not isinstance(args, tuple):
+            raise TypeError('a call of no tuple')
+        self.stack[-1] = self.stack[-1](*args)
+
+    def load_state(self):
+        state = self.stack.pop()
+        owner = type(self.stack[-1])
+        if owner not in self.setters:
+            if isinstance(self.stack[-1], self.transitional):
+                self.stack.append(state)
+                return pickle._Unpickler.load_build(self)
+            raise TypeError(f'a state for a {owner.__name__}')
+        self.setters[owner](self.stack[-1], state)
+
+    def set_items(self, items):
+        target = self.stack[-1]
+        if isinstance(target, _Placeholder):
+            return
+        if not isinstance(target, dict):
+            raise TypeError(f'keys of a {type(target).__name__}')
+        for key, value in zip(items[::2], items[1::2]):
+            target[checked_key(key)] = value
+
+    def add_items(self, items):
+        target = self.stack[-1]
+        if isinstance(target, set):
+            target.update(map(checked_key, items))
+        elif isinstance(target, list):
+            target.extend(items)
+        elif not isinstance(target, _Placeholder):
+            raise TypeError(f'items of a {type(target).__name__}')
+
+    def load_frozenset(self):
+        items = self.pop_mark()
+        self.append(frozenset(map(checked_key, items)))
+
+    def refuse(self):
+        raise ValueError('the pickle has what no checkpoint needs')
+
+    dispatch = {
+        **dict.fromkeys(range(256), refuse),
+        **{code: load for code, load in pickle._Unpickler.dispatch.items()
+           if code in _OPCODES},
+        ord(pickle.FRAME): load_frame,
+        ord(pickle.REDUCE): load_call,
+        ord(pickle.NEWOBJ): load_call,
+        ord(pickle.BUILD): load_state,
+        ord(pickle.SETITEM): lambda self: self.set_items(
+            [self.stack.pop(), self.stack.pop()][::-1]),
+        ord(pickle.SETITEMS): lambda self: self.set_items(self.pop_mark()),
+        ord(pickle.APPEND): lambda self: self.add_items([self.stack.pop()]),
+        ord(pickle.APPENDS): lambda self: self.add_items(self.pop_mark()),
+        ord(pickle.ADDITEMS): lambda self: self.add_items(self.pop_mark()),
+        ord(pickle.FROZENSET): load_frozenset,
+    }
+
+
+def checked_key(key):
+    """The key of a dict or set, if it is of a kind that hashes at once.
+
+    A tuple of a tuple of ... twice takes for ever.
+
+    Raises:
+        TypeError: It is not.
+    """
+    if isinstance(key, int) and abs(key) < 1 << 60 or key is None or (
+            isinstance(key, (str, bytes, _Placeholder))):
+        return key
+    raise TypeError(f'a key of type {type(key).__name__}')
+
+
+_CONTAINERS = (dict, list, tuple)
+
+
+def _check_extent(content):
+    """Refuse what is deep, within itself, or repeated beyond reason."""
+    known = {}
+
+    def measure(value, room):
+        depth, items = known.get(id(value), (_DEPTH, 0))
+        if not items and room:
+            parts = dict.values(value) if isinstance(value, dict) else value
+            depth, items = 1, 1 + len(parts)
+            for part in parts:
+                if isinstance(part, _CONTAINERS):
+                    inner, more = measure(part, room - 1)
+                    depth, items = max(depth, inner + 1), items + more
+            known[id(value)] = depth, items
+        if depth > room or items > _ITEMS:
+            raise ValueError('the pickle is nested beyond reason')
+        return depth, items
+
+    if isinstance(content, _CONTAINERS):
+        measure(content, _DEPTH)
+
+
+def _restricted_unpickler(path, source, allow, remedy=''):
+    """An unpickler that builds ``allow`` and nothing else."""
+
+    class Unpickler(_Unpickler):
+        size = os.path.getsize(path)
+        transitional = tuple(value for value in allow.values()
+                             if isinstance(value, type)
+                             and value.__module__.split('.')[0] in (
+                                 'numpy', 'mmengine'))
+        setters = {  # noqa: RUF012
+            _Placeholder: lambda thing, state: None,
+            **{key: value for key, value in allow.items()
+               if isinstance(key, type)}}
 
         def find_class(self, module, name):
             full_name = f'{module}.{name}'
@@ -208,7 +359,7 @@ def _restricted_unpickler(source, allow, remedy=''):
                     getattr(torch, name, None), torch.dtype):
                 return getattr(torch, name)
             if _LEFT_OUT.fullmatch(full_name):
-                return placeholder
+                return _Placeholder
             raise CheckpointError(
                 f'{source} is refused: its pickle asks for '
                 f'{full_name[:99]}, which weights do not need and which '
@@ -229,60 +380,40 @@ def _read_trusted(path):
 
 
 def _read_torch(path, source, allow):
-    records = None
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            records = archive.infolist()
-        if any(one.filename.endswith('/constants.pkl') for one in records):
-            raise CheckpointError(
-                f'{source} is a TorchScript program, not a checkpoint: '
-                'save its state_dict() and load that')
-        if any(one.compress_type for one in records):
-            raise ValueError('compressed, which torch.save does not do')
-
-    def tensor(storage, offset, size, stride, *others):
-        # Else files of the old format get memory that was never written.
-        last = offset + sum((n - 1) * step for n, step in zip(size, stride))
-        held = storage._untyped_storage.nbytes() // storage.dtype.itemsize
-        if math.prod(size) and not 0 <= last < held:
-            raise ValueError(f'a tensor of {tuple(size)} in {held} elements')
-        return torch._utils._rebuild_tensor_v2(
-            storage, offset, size, stride, *others)
-
-    def parameter(*args):
-        return torch._utils._rebuild_parameter(*args)
-
-    # Storages are resolved by torch.load itself.
-    unpickler = _restricted_unpickler(source, {
-        'collections.OrderedDict': OrderedDict,
+    unpickler = _restricted_unpickler(path, source, {
+        'collections.OrderedDict': _ordered_dict,
+        OrderedDict: _set_versions,
         'torch.Size': torch.Size,
         'torch.device': torch.device,
-        'torch._utils._rebuild_tensor_v2': tensor,
-        'torch._utils._rebuild_parameter': parameter,
+        'torch._utils._rebuild_tensor_v2': _tensor,
+        'torch._utils._rebuild_parameter': _parameter,
         **allow}, _IF_OWN)
-    if records is not None:
-        unpickler = _with_whole_storages(unpickler, records)
-    restricted = types.ModuleType('restricted_pickle')
-    restricted.Unpickler = unpickler
-    restricted.load = lambda file, **kwargs: unpickler(file, **kwargs).load()
-    with open(path, 'rb') as file:  # of a path torch asks the ending
-        # Safe in spite of weights_only=False.
-        return torch.load(file, map_location='cpu', weights_only=False,
-                          pickle_module=restricted)
+    storages = {}  # bytes by key
+    if zipfile.is_zipfile(path):
+        sizes = _verified_sizes(path, source)
+    elif tarfile.is_tarfile(path):
+        raise CheckpointError(
+            f'{source} is a tar archive, as PyTorch 0.1 wrote: load it there '
+            'and save it again')
+    else:
+        sizes = None
 
-
-def _with_whole_storages(unpickler, records):
-    """Refuse a storage whose record has not the size the pickle says.
-
-    torch 2.1 believes the pickle, and reads on behind a shorter record.
-    """
     def checked(load):
+        """Take a storage only at the size the file has for it.
+
+        torch believes the pickle: 2.1 reads on behind a shorter record, and
+        in the old format makes room for whatever is said.
+        """
         def persistent_load(saved_id):
-            _, kind, key, _, count = saved_id
-            size = count * getattr(kind, 'dtype', torch.uint8).itemsize
-            if [one.file_size for one in records
-                    if one.filename.endswith(f'/data/{key}')] != [size]:
+            what, kind, key, _, count = saved_id[:5]
+            size = count * kind.dtype.itemsize
+            if what not in ('storage', b'storage') or size < 0:
+                raise ValueError(f'no storage: {what!r} of {count}')
+            if sizes is not None and sizes.get(f'data/{key}') != size:
                 raise ValueError(f'storage {key} is not of {size} bytes')
+            storages.setdefault(key, size)
+            if sum(storages.values()) > unpickler.size:
+                raise ValueError('storages larger than the file')
             return load(saved_id)
 
         return persistent_load
@@ -295,7 +426,77 @@ def _with_whole_storages(unpickler, records):
                 value = checked(value)
             super().__setattr__(name, value)
 
-    return Unpickler
+    def load(file, **kwargs):
+        # What stands before and behind the pickle in the old format.
+        content = Unpickler(file, **kwargs).load()
+        if isinstance(content, list) and set(
+                map(checked_key, content)) != set(storages):
+            raise ValueError('some storages are not in the file')
+        return content
+
+    restricted = types.ModuleType('restricted_pickle')
+    restricted.Unpickler, restricted.load = Unpickler, load
+    with open(path, 'rb') as file:  # of a path torch asks the ending
+        # Safe in spite of weights_only=False.
+        return torch.load(file, map_location='cpu', weights_only=False,
+                          pickle_module=restricted)
+
+
+def _verified_sizes(path, source):
+    """Sizes of the records by name, once they are held to their checksums.
+
+    torch reads them without looking at these.
+    """
+    with zipfile.ZipFile(path) as archive:
+        records = archive.infolist()
+        sizes = {one.filename.partition('/')[2]: one.file_size
+                 for one in records}
+        if 'constants.pkl' in sizes:
+            raise CheckpointError(
+                f'{source} is a TorchScript program, not a checkpoint: '
+                'save its state_dict() and load that')
+        if any(one.compress_type for one in records):
+            raise ValueError('compressed, which torch.save does not do')
+        if len(sizes) < len(records) or archive.comment or (
+                sum(sizes.values()) > os.path.getsize(path)):
+            raise ValueError('records that torch.save does not write')
+        # All are 0 where torch was told not to compute them.
+        if any(one.CRC for one in records):
+            for one in records:
+                with archive.open(one) as record:
+                    while record.read(1 << 20):
+                        pass
+    return sizes
+
+
+def _set_versions(state_dict, state):
+    """What Module.state_dict() knows beside tensors: versions of modules."""
+    metadata = state.get('_metadata') if isinstance(state, dict) else None
+    if isinstance(metadata, dict):
+        state_dict._metadata = OrderedDict(
+            (key, {'version': value.get('version')})
+            for key, value in metadata.items()
+            if isinstance(value, dict)
+            and isinstance(value.get('version'), int))
+
+
+def _ordered_dict(items=()):
+    return OrderedDict((checked_key(key), value) for key, value in items)
+
+
+def _tensor(storage, offset, size, stride, requires_grad, *others):
+    # Else files of the old format get memory that was never written.
+    last = offset + sum((n - 1) * step for n, step in zip(size, stride))
+    held = storage._untyped_storage.nbytes() // storage.dtype.itemsize
+    count = math.prod(size)
+    if count and not (count <= held and 0 <= offset <= last < held):
+        raise ValueError(f'a tensor of {tuple(size)} in {held} elements')
+    return torch._utils._rebuild_tensor_v2(
+        storage, offset, size, stride, requires_grad is True, OrderedDict())
+
+
+def _parameter(data, requires_grad, *others):
+    return torch.nn.Parameter(data, requires_grad is True)
 
 
 def _read_safetensors(path, source, allow):
@@ -323,30 +524,31 @@ class _Dtype:
     def __init__(self, name, *args):
         self.name = name
 
-    def __setstate__(self, state):
+    def set_state(self, state):
         self.order = state[1]
 
 
 class _Array:
     """Stands for numpy.ndarray while a pickle is read."""
 
-    def __setstate__(self, state):
+    def set_state(self, state):
         self.state = state
 
 
 def _read_paddle(path, source, allow):
-    array = type('ndarray', (_Array, ), {})
     builders = {
-        'collections.OrderedDict': OrderedDict,
-        'numpy.ndarray': array,
-        'numpy.dtype': type('dtype', (_Dtype, ), {}),
+        'collections.OrderedDict': _ordered_dict,
+        'numpy.ndarray': _Array,
+        _Array: _Array.set_state,
+        'numpy.dtype': _Dtype,
+        _Dtype: _Dtype.set_state,
         '_codecs.encode': lambda text, encoding: text.encode('latin1'),
         'builtins.tuple': lambda items: tuple(items),
         '__builtin__.tuple': lambda items: tuple(items),
     }
     for core in ('numpy.core', 'numpy._core'):
-        builders[f'{core}.multiarray._reconstruct'] = lambda *args: array()
-    unpickler = _restricted_unpickler(source, builders)
+        builders[f'{core}.multiarray._reconstruct'] = lambda *args: _Array()
+    unpickler = _restricted_unpickler(path, source, builders)
     with open(path, 'rb') as file:
         # latin1, as files of Python 2 keep bytes as text.
         content = unpickler(file, encoding='latin1').load()
@@ -453,10 +655,7 @@ def check_target(target, source, force=False):
 
 
 def write_checkpoint(content, target):
-    """Write a file whole or not at all, and read it back.
-
-    It is written under another name in the same folder, read, compared bit
-    by bit, and renamed: what lay there before stays until then.
+    """Write a checkpoint whole or not at all, and read it back.
 
     Args:
         content (dict): What to write; for a ``.safetensors`` tensors only.
@@ -466,24 +665,22 @@ def write_checkpoint(content, target):
         CheckpointError: It cannot be written, or is read back otherwise.
     """
     target = os.fspath(target)
-    folder, name = os.path.split(target)
-    temporary = os.path.join(folder, f'.{name}.{secrets.token_hex(4)}.part')
-    try:
-        with open(temporary, 'xb') as file:
-            if target.endswith('.safetensors'):
-                from safetensors.torch import save
 
-                file.write(save(content, metadata={'format': 'pt'}))
-            else:
-                # In memory first: torch's errors hide that a disk is full.
-                buffer = io.BytesIO()
-                torch.save(content, buffer)
-                file.write(buffer.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
-        if not _same(content, read_checkpoint(temporary)):
+    def check(path):
+        if not _same(content, read_checkpoint(path)):
             raise CheckpointError('what was written is not what is read')
-        os.replace(temporary, target)
+
+    try:
+        if target.endswith('.safetensors'):
+            from safetensors.torch import save
+
+            data = save(content, metadata={'format': 'pt'})
+        else:
+            # In memory first: torch's errors hide that a disk is full.
+            buffer = io.BytesIO()
+            torch.save(content, buffer)
+            data = buffer.getbuffer()
+        write_whole(data, target, check)
     except ImportError as error:
         raise CheckpointError(
             f'{target} needs a package: pip install safetensors') from error
@@ -491,9 +688,40 @@ def write_checkpoint(content, target):
         reason = getattr(error, 'strerror', None) or str(error).split('\n')[0]
         raise CheckpointError(
             f'{target} cannot be written: {reason}') from error
+
+
+def write_whole(data, target, check):
+    """Write a file whole or not at all.
+
+    It is written under another name in the same folder, brought to the disk,
+    checked, and renamed: what lay there before stays until then.
+
+    Args:
+        data (bytes | memoryview): What to write.
+        target (str | PathLike): Path of the file.
+        check (Callable): Is given the path of the file before it is renamed,
+            and raises if it is not as it must be.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    folder, name = os.path.split(os.fspath(target))
+    temporary = os.path.join(folder, f'.{name}.{secrets.token_hex(4)}.part')
+    try:
+        with open(temporary, 'xb') as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        check(temporary)
+        os.replace(temporary, target)
     finally:
         with contextlib.suppress(OSError):
             os.remove(temporary)
+    entry = os.open(folder or '.', os.O_RDONLY)  # the name, too
+    try:
+        os.fsync(entry)
+    finally:
+        os.close(entry)
 
 
 def _same(a, b):

@@ -29,6 +29,10 @@ def parse_args(parser):
     parser.add_argument(
         '--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'],
         default='none', help='how several processes were started')
+    parser.add_argument(
+        '--trust-checkpoint', action='store_true',
+        help='run what a checkpoint of your own asks for, where it is '
+        'refused because it holds more than weights and what mm keeps')
     parser.add_argument('--local-rank', '--local_rank', type=int, default=0,
                         help=argparse.SUPPRESS)
     args = parser.parse_args()

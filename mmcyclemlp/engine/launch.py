@@ -1,25 +1,19 @@
 """From a config to a runner, as train and test commands need it."""
 
 import os.path as osp
-from collections import Counter
-from contextlib import contextmanager
-from pickle import UnpicklingError
 
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.dist import is_distributed
 from mmengine.hooks import Hook
-from mmengine.logging.history_buffer import HistoryBuffer
 from mmengine.registry import RUNNERS, init_default_scope
-from mmengine.runner import CheckpointLoader, Runner
+from mmengine.runner import Runner
 
-from ..backbones.checkpoint import (
-    CheckpointError,
-    NotCycleNetError,
-    find_state_dict,
-    read_checkpoint,
-)
+from ..backbones.checkpoint import NotCycleNetError, find_state_dict
 from .errors import UserError
+from .hooks.checkpoint import WholeCheckpointHook
+from .hooks.stop import StopHook
+from .loading import check_resumable, find_resumable, read, read_safely
 
 
 def read_config(path, work_dir=None, launcher='none', options=None):
@@ -83,10 +77,14 @@ def _distribute_on_cpu(cfg):
     replace(cfg.model)
 
 
-def use_backbone_file(cfg):
+def use_backbone_file(cfg, trusted=False):
     """Turn a ``load_from`` that is a backbone alone into its ``init_cfg``.
 
     A whole model would take nothing from such a file.
+
+    Args:
+        cfg (Config): The config; changed in place.
+        trusted (bool): Whether code in the file may be run. Default: False.
 
     Raises:
         UserError: The model has no ``backbone``.
@@ -95,7 +93,7 @@ def use_backbone_file(cfg):
     if not cfg.get('load_from'):
         return
     try:
-        _, layout = find_state_dict(_read(cfg.load_from))
+        _, layout = find_state_dict(read(cfg.load_from, trusted))
     except NotCycleNetError:
         return  # another network's, for mm to load
     if 'prefix' in layout:
@@ -109,49 +107,93 @@ def use_backbone_file(cfg):
     cfg.load_from = None
 
 
-def build_runner(cfg, testing=False):
-    """Build the runner; checkpoints are read without unpickling code.
+def take_up(cfg, checkpoint=None, trusted=False):
+    """Have a config continue a run, with the seed it began with.
+
+    Args:
+        cfg (Config): The config; changed in place.
+        checkpoint (str | None): Path or URL; None for the newest whole one
+            in the work dir. If there is none there, the run begins.
+        trusted (bool): Whether code in the file may be run. Default: False.
+
+    Raises:
+        CheckpointError: The file cannot be read, or is not of a run.
+        UserError: There are checkpoints, and none is whole.
+    """
+    path = checkpoint or find_resumable(cfg.work_dir, trusted)
+    cfg.resume = path is not None
+    if path is None:
+        return
+    cfg.load_from = path
+    content = read(path, trusted)
+    check_resumable(content, path)
+    # mm takes it up too late for the order of the images.
+    seed = content['meta'].get('seed')
+    if seed is not None:
+        cfg.randomness = dict(cfg.get('randomness') or {}, seed=seed)
+
+
+def build_runner(cfg, testing=False, trusted=False):
+    """Build the runner; training can be left at any step and taken up.
+
+    mm's own loops and checkpoint hook are replaced, others are left alone.
+    Checkpoints are read without running code from them.
 
     Args:
         cfg (Config): The config.
         testing (bool): Whether to evaluate ``load_from``. For a classifier
             it needs a head then, and may be a released file.
             Default: False.
+        trusted (bool): Whether code in checkpoints may be run.
+            Default: False.
 
     Returns:
         Runner: The runner.
     """
-    # mm logs the end of its name.
-    def load_from_file(filename, map_location=None):
-        checkpoint = _read(filename)
-        if filename != cfg.get('load_from'):
-            return checkpoint
-        if cfg.get('resume'):
-            _check_resumable(checkpoint, filename)
-        elif testing and _is_classifier(cfg.model):
-            return _as_classifier(checkpoint, filename)
-        elif testing:
-            _check_whole(checkpoint, filename)
-        return checkpoint
-
-    CheckpointLoader.register_scheme(
-        ('', 'http://', 'https://'), load_from_file, force=True)
+    read_safely(cfg, testing, trusted)
+    backbone = cfg.model.get('backbone') or {}
+    if trusted and backbone.get('init_cfg') and 'CycleNet' in _name(
+            backbone.type):
+        backbone.init_cfg.trusted = True
+    if not testing:
+        _make_resumable(cfg)
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     runner = (RUNNERS.build(cfg) if 'runner_type' in cfg
               else Runner.from_cfg(cfg))
-    runner.register_hook(_BatchesHook())
+    if not testing:
+        runner.register_hook(_BatchesHook())
+        if any(isinstance(hook, WholeCheckpointHook)
+               for hook in runner.hooks):
+            runner.register_hook(StopHook())
     return runner
 
 
-@contextmanager
-def naming(filename):
-    """Say in errors about a checkpoint which file it is, if any was given."""
-    try:
-        yield
-    except CheckpointError as error:
-        if not filename or filename in str(error):
-            raise
-        raise CheckpointError(f'{filename}: {error}') from None
+def _make_resumable(cfg):
+    """Replace what mm has by what can be taken up at any step."""
+    loop = cfg.train_cfg
+    kind = _name(loop.get('type')) or (
+        'EpochBasedTrainLoop' if loop.get('by_epoch', True)
+        else 'IterBasedTrainLoop')
+    if kind in _LOOPS:
+        loop.pop('by_epoch', None)
+        loop['type'] = f'mmcyclemlp.engine.loops.{_LOOPS[kind]}'
+    hooks = cfg.setdefault('default_hooks', ConfigDict())
+    hook = hooks.setdefault(
+        'checkpoint', ConfigDict(type='CheckpointHook', interval=1))
+    if hook and _name(hook.get('type')) == 'CheckpointHook':
+        hook['type'] = 'mmcyclemlp.engine.hooks.checkpoint.WholeCheckpointHook'
+
+
+_LOOPS = {
+    'EpochBasedTrainLoop': 'ResumableEpochLoop',
+    'IterBasedTrainLoop': 'ResumableIterLoop',
+}
+
+
+def _name(kind):
+    """Name of a type in a config: a class, or text with a scope or none."""
+    kind = getattr(kind, '__name__', kind)
+    return kind and kind.rpartition('.')[2]
 
 
 class _BatchesHook(Hook):
@@ -175,81 +217,3 @@ def leave_group():
     if is_distributed():
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
-
-
-def _read(filename):
-    """A checkpoint, with what mm keeps in it; tensors on the CPU."""
-    return read_checkpoint(filename, _allowed())
-
-
-def _check_resumable(checkpoint, filename):
-    if not (isinstance(checkpoint, dict) and 'state_dict' in checkpoint
-            and 'iter' in (checkpoint.get('meta') or {})):
-        raise CheckpointError(
-            f'{filename} is not from a run of mm, so there is nothing to '
-            'resume: give weights as load_from')
-
-
-def _is_classifier(model):
-    """Whether the backbone is all of the model that has weights."""
-    model = model.get('module', model)  # inside test-time augmentation
-    return model.get('backbone', {}).get('fork_feat', True) is False
-
-
-def _check_whole(checkpoint, filename):
-    state = checkpoint.get('state_dict') if isinstance(
-        checkpoint, dict) else None
-    if isinstance(state, dict) and state and all(
-            str(key).startswith('backbone.') for key in state):
-        raise CheckpointError(
-            f'{filename} has a backbone and no other part of the model, so '
-            'there is nothing to evaluate: train first, with the file as '
-            'load_from')
-
-
-def _as_classifier(checkpoint, filename):
-    """Put the backbone in its place where a file has it alone."""
-    try:
-        state, layout = find_state_dict(checkpoint)
-    except CheckpointError as error:
-        raise CheckpointError(f'{filename}: {error}') from None
-    if 'head.weight' not in state:
-        raise CheckpointError(
-            f'{filename} has no head (head.weight), so there is nothing to '
-            'evaluate: train one first, with the file as load_from')
-    if 'prefix' in layout:
-        return checkpoint
-    return {'state_dict': {f'backbone.{key}': value
-                           for key, value in state.items()}}
-
-
-def _allowed():
-    """What mm keeps beside the weights: logs in numpy arrays."""
-    import _codecs
-
-    import numpy as np
-
-    core = np.core if np.__version__.startswith('1.') else np._core
-    allowed = {
-        'mmengine.logging.history_buffer.HistoryBuffer': HistoryBuffer,
-        '_codecs.encode': _codecs.encode,
-        # MultiStepLR keeps its milestones so.
-        'collections.Counter': Counter,
-        'numpy.ndarray': np.ndarray,
-        'numpy.dtype': np.dtype,
-        '__builtin__.getattr': _history_statistic,
-        'builtins.getattr': _history_statistic,
-    }
-    for name in ('numpy.core', 'numpy._core'):
-        allowed[f'{name}.multiarray._reconstruct'] = (
-            core.multiarray._reconstruct)
-        allowed[f'{name}.multiarray.scalar'] = core.multiarray.scalar
-    return allowed
-
-
-def _history_statistic(owner, name):
-    """The one attribute mm's checkpoints ask for: HistoryBuffer's methods."""
-    if owner is not HistoryBuffer or name not in (
-            'min', 'max', 'current', 'mean'):
-        raise UnpicklingError(f'refused attribute {name!r} of {owner!r}')
-    return getattr(owner, name)

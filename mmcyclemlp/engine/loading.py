@@ -1,0 +1,233 @@
+"""Checkpoints for mm's runner, read without running code from them."""
+
+import os
+import os.path as osp
+from collections import Counter, defaultdict
+from contextlib import contextmanager
+from glob import escape, glob
+from pathlib import PosixPath
+from pickle import UnpicklingError
+
+from mmengine.logging import print_log
+from mmengine.logging.history_buffer import HistoryBuffer
+from mmengine.runner import CheckpointLoader
+from mmengine.runner.checkpoint import (
+    get_external_models,
+    get_mmcls_models,
+    get_torchvision_models,
+)
+
+from ..backbones.checkpoint import (
+    CheckpointError,
+    find_state_dict,
+    read_checkpoint,
+)
+from .errors import UserError
+
+# What comes before the names that mm has for files, and where they are.
+_NAMED = {
+    'torchvision://': get_torchvision_models,
+    'modelzoo://': get_torchvision_models,
+    'open-mmlab://': get_external_models,
+    'openmmlab://': get_external_models,
+    'mmcls://': get_mmcls_models,
+}
+
+
+def read(filename, trusted=False):
+    """A checkpoint, with what mm keeps in it; tensors on the CPU.
+
+    Args:
+        filename (str): Path, http(s) URL, or one of mm's names such as
+            ``torchvision://resnet50``.
+        trusted (bool): Whether its code may be run. Default: False.
+
+    Returns:
+        dict: What it holds, but for the text of a config that mm would run.
+
+    Raises:
+        CheckpointError: It cannot be read safely.
+    """
+    for start, models in _NAMED.items():
+        if filename.startswith(start):
+            name = filename[len(start):]
+            try:
+                filename = models()[name]
+            except (ImportError, KeyError) as error:
+                raise CheckpointError(
+                    f'mm knows no file {filename} ({error!r})') from error
+    if '://' in filename and not filename.startswith('http'):
+        raise CheckpointError(
+            f'{filename} would be read by unpickling whatever it asks for: '
+            'download it, and give its path')
+    checkpoint = read_checkpoint(filename, _allowed(), trusted)
+    meta = checkpoint.get('meta') if isinstance(checkpoint, dict) else None
+    if isinstance(meta, dict):
+        meta.pop('config', None)  # Runner.resume would run it
+    return checkpoint
+
+
+def check_readable(path):
+    """Read a checkpoint that was just written, as resuming will.
+
+    Raises:
+        CheckpointError: It is damaged.
+    """
+    try:
+        read(os.fspath(path))
+    except CheckpointError as error:
+        if 'is refused' not in str(error):
+            raise
+        print_log(f'{error} To resume from it takes --trust-checkpoint.',
+                  logger='current')
+
+
+def find_resumable(folder, trusted=False):
+    """The newest whole checkpoint of a run, naming what is passed over.
+
+    Args:
+        folder (str): Work dir of the run.
+        trusted (bool): Whether code in the files may be run.
+            Default: False.
+
+    Returns:
+        str | None: Its path; None if there are no checkpoints.
+
+    Raises:
+        UserError: There are checkpoints, and none is whole.
+    """
+    paths = [path for path in glob(osp.join(escape(folder), '*.pth'))
+             if not osp.basename(path).startswith('best_')]
+    last = osp.join(folder, 'last_checkpoint')
+    if osp.isfile(last):  # it may lie in another folder
+        with open(last, encoding='utf-8') as file:
+            paths.append(osp.join(folder, file.read().strip()))
+    paths = {osp.realpath(path) for path in paths if osp.isfile(path)}
+    passed_over = []
+    for path in sorted(paths, key=osp.getmtime, reverse=True):
+        try:
+            check_resumable(read(path, trusted), path)
+            return path
+        except CheckpointError as error:
+            passed_over.append(str(error))
+            print_log(f'passed over: {error}', logger='current')
+    if passed_over:
+        raise UserError(
+            f'no checkpoint in {folder} can be resumed: {passed_over[0]}. '
+            'To start anew, give another --work-dir')
+    return None
+
+
+def check_resumable(checkpoint, filename):
+    """See that a checkpoint is of a run.
+
+    Raises:
+        CheckpointError: It is not.
+    """
+    if not (isinstance(checkpoint, dict) and 'state_dict' in checkpoint
+            and 'iter' in (checkpoint.get('meta') or {})):
+        raise CheckpointError(
+            f'{filename} is not from a run of mm, so there is nothing to '
+            'resume: give weights as load_from')
+
+
+def read_safely(cfg, testing, trusted):
+    """Have mm read all checkpoints by :func:`read`, checked for their use.
+
+    Args:
+        cfg (Config): The config of the run.
+        testing (bool): Whether to evaluate ``load_from``.
+        trusted (bool): Whether code in checkpoints may be run.
+    """
+    # mm logs the end of its name.
+    def load_from_file(filename, map_location=None):
+        checkpoint = read(filename, trusted)
+        if filename == cfg.get('load_from') and testing:
+            if _is_classifier(cfg.model):
+                return _as_classifier(checkpoint, filename)
+            _check_whole(checkpoint, filename)
+        return checkpoint
+
+    # Whatever mm has a loader for.
+    schemes = tuple(CheckpointLoader._schemes)
+    CheckpointLoader.register_scheme(schemes, load_from_file, force=True)
+
+
+@contextmanager
+def naming(filename):
+    """Say in errors about a checkpoint which file it is, if any was given."""
+    try:
+        yield
+    except CheckpointError as error:
+        if not filename or filename in str(error):
+            raise
+        raise CheckpointError(f'{filename}: {error}') from None
+
+
+def _is_classifier(model):
+    """Whether the backbone is all of the model that has weights."""
+    model = model.get('module', model)  # inside test-time augmentation
+    return model.get('backbone', {}).get('fork_feat', True) is False
+
+
+def _check_whole(checkpoint, filename):
+    state = checkpoint.get('state_dict') if isinstance(
+        checkpoint, dict) else None
+    if isinstance(state, dict) and state and all(
+            str(key).startswith('backbone.') for key in state):
+        raise CheckpointError(
+            f'{filename} has a backbone and no other part of the model, so '
+            'there is nothing to evaluate: train first, with the file as '
+            'load_from')
+
+
+def _as_classifier(checkpoint, filename):
+    """Put the backbone in its place where a file has it alone."""
+    try:
+        state, layout = find_state_dict(checkpoint)
+    except CheckpointError as error:
+        raise CheckpointError(f'{filename}: {error}') from None
+    if 'head.weight' not in state:
+        raise CheckpointError(
+            f'{filename} has no head (head.weight), so there is nothing to '
+            'evaluate: train one first, with the file as load_from')
+    if 'prefix' in layout:
+        return checkpoint
+    return {'state_dict': {f'backbone.{key}': value
+                           for key, value in state.items()}}
+
+
+def _allowed():
+    """What mm keeps beside the weights: logs in numpy arrays."""
+    import _codecs
+
+    import numpy as np
+
+    core = np.core if np.__version__.startswith('1.') else np._core
+    allowed = {
+        'mmengine.logging.history_buffer.HistoryBuffer': HistoryBuffer,
+        '_codecs.encode': _codecs.encode,
+        # MultiStepLR keeps its milestones so.
+        'collections.Counter': Counter,
+        'collections.defaultdict': defaultdict,
+        'builtins.set': set,
+        '__builtin__.set': set,
+        'pathlib.PosixPath': PosixPath,
+        'numpy.ndarray': np.ndarray,
+        'numpy.dtype': np.dtype,
+        '__builtin__.getattr': _history_statistic,
+        'builtins.getattr': _history_statistic,
+    }
+    for name in ('numpy.core', 'numpy._core'):
+        allowed[f'{name}.multiarray._reconstruct'] = (
+            core.multiarray._reconstruct)
+        allowed[f'{name}.multiarray.scalar'] = core.multiarray.scalar
+    return allowed
+
+
+def _history_statistic(owner, name):
+    """The one attribute mm's checkpoints ask for: HistoryBuffer's methods."""
+    if owner is not HistoryBuffer or name not in (
+            'min', 'max', 'current', 'mean'):
+        raise UnpicklingError(f'refused attribute {name!r} of {owner!r}')
+    return getattr(owner, name)
