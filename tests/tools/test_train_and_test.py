@@ -64,7 +64,7 @@ def test_detector(config, run_python, tmp_path):
         'tools/train.py', cfg, '--work-dir', work, '--resume',
         '--cfg-options', 'train_cfg.max_epochs=2')
     assert 'resumed epoch: 1' in log_of(done)
-    assert '[1][' not in log_of(done) and '[2][2/2]' in log_of(done)
+    assert '(train)  [1][' not in log_of(done) and '[2][2/2]' in log_of(done)
     pictures, out = tmp_path / 'pictures', tmp_path / 'out.pkl'
     done = run_python(
         'tools/test.py', cfg, work / 'epoch_2.pth', '--work-dir', work,

@@ -62,6 +62,7 @@ class WholeCheckpointHook(CheckpointHook):
             self.backend_args = dict(backend='whole_files')
         self._progress = None  # to put in the checkpoint that is being saved
         self._resumed = None   # of the checkpoint that training goes on from
+        self._before_val = None  # random states of training, meanwhile
         self._validated = False
         self._saved = None     # step, and whether validated
 
@@ -144,7 +145,8 @@ class WholeCheckpointHook(CheckpointHook):
         """What is the same in all processes, and a list of what is not."""
         loop = runner.train_loop
         own = dict(
-            rng=get_rng_state(),
+            # Of training, where validation is going on.
+            rng=self._before_val or get_rng_state(),
             gradients={
                 name: parameter.grad.cpu()
                 for name, parameter in runner.model.named_parameters()
@@ -230,6 +232,7 @@ class WholeCheckpointHook(CheckpointHook):
     def after_val(self, runner):
         """Put them back."""
         set_rng_state(self._before_val)
+        self._before_val = None
 
     def after_train_iter(self, runner, batch_idx, data_batch=None,
                          outputs=None):
