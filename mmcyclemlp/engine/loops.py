@@ -20,7 +20,7 @@ from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from torch.utils.data import BatchSampler
 
 from .errors import UserError
-from .randomness import seeded
+from .randomness import get_rng_state, seeded, set_rng_state
 
 
 class _Draw(int):
@@ -160,7 +160,10 @@ class _Resumable:
         dataloader['batch_sampler'] = dict(
             type=NumberedBatches, batch_sampler=inner, seed=runner.seed,
             endless=self.endless)
+        before = get_rng_state()
         super().__init__(runner, dataloader, **kwargs)
+        # mmengine 0.10.7 begins to iterate, and draws seeds for workers.
+        set_rng_state(before)
         self.batches = self.dataloader.batch_sampler
         # Seeds for workers come from here, not from what the model draws.
         self.dataloader.generator = torch.Generator()
