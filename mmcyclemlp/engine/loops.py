@@ -20,7 +20,7 @@ from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from torch.utils.data import BatchSampler
 
 from .errors import UserError
-from .randomness import get_rng_state, seeded, set_rng_state
+from .randomness import seeded
 
 
 class _Draw(int):
@@ -160,15 +160,16 @@ class _Resumable:
         dataloader['batch_sampler'] = dict(
             type=NumberedBatches, batch_sampler=inner, seed=runner.seed,
             endless=self.endless)
-        before = get_rng_state()
-        super().__init__(runner, dataloader, **kwargs)
-        # mmengine 0.10.7 begins to iterate, and draws seeds for workers.
-        set_rng_state(before)
-        self.batches = self.dataloader.batch_sampler
+        dataloader = runner.build_dataloader(
+            dataloader, runner.seed,
+            runner.cfg.get('randomness', {}).get('diff_rank_seed', False))
         # Seeds for workers come from here, not from what the model draws.
-        self.dataloader.generator = torch.Generator()
-        self.images = _Images(self.dataloader.dataset, unreadable)
-        self.dataloader.dataset.__getitems__ = self.images
+        dataloader.generator = torch.Generator()
+        self.images = _Images(dataloader.dataset, unreadable)
+        # Before there are workers: mmengine 0.10.7 starts them at once.
+        dataloader.dataset.__getitems__ = self.images
+        self.batches = dataloader.batch_sampler
+        super().__init__(runner, dataloader, **kwargs)
 
     def run(self):
         """Train, and say how many images could not be read."""
