@@ -192,13 +192,15 @@ class _Placeholder:
 
 # What pickle writes in protocols 2 to 4, less what only numbers and texts
 # need that are too large for a checkpoint.
-_OPCODES = {ord(getattr(pickle, name)) for name in (
-    'PROTO FRAME STOP MARK POP POP_MARK NONE NEWTRUE NEWFALSE BININT BININT1 '
-    'BININT2 LONG1 BINFLOAT SHORT_BINSTRING BINSTRING SHORT_BINBYTES BINBYTES '
-    'SHORT_BINUNICODE BINUNICODE EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 '
-    'EMPTY_LIST APPEND APPENDS EMPTY_DICT SETITEM SETITEMS EMPTY_SET ADDITEMS '
-    'FROZENSET BINGET LONG_BINGET BINPUT LONG_BINPUT MEMOIZE GLOBAL '
-    'STACK_GLOBAL REDUCE NEWOBJ BUILD BINPERSID').split()}
+_OPCODES = {ord(getattr(pickle, name)) for name in [
+    'PROTO', 'FRAME', 'STOP', 'MARK', 'POP', 'POP_MARK', 'NONE', 'NEWTRUE',
+    'NEWFALSE', 'BININT', 'BININT1', 'BININT2', 'LONG1', 'BINFLOAT',
+    'SHORT_BINSTRING', 'BINSTRING', 'SHORT_BINBYTES', 'BINBYTES',
+    'SHORT_BINUNICODE', 'BINUNICODE', 'EMPTY_TUPLE', 'TUPLE', 'TUPLE1',
+    'TUPLE2', 'TUPLE3', 'EMPTY_LIST', 'APPEND', 'APPENDS', 'EMPTY_DICT',
+    'SETITEM', 'SETITEMS', 'EMPTY_SET', 'ADDITEMS', 'FROZENSET', 'BINGET',
+    'LONG_BINGET', 'BINPUT', 'LONG_BINPUT', 'MEMOIZE', 'GLOBAL',
+    'STACK_GLOBAL', 'REDUCE', 'NEWOBJ', 'BUILD', 'BINPERSID']}
 # CycleNet-B5 with its optimiser's state takes 200,000 reads and 5 levels.
 _READS, _DEPTH, _ITEMS = 5_000_000, 32, 10_000_000
 
@@ -211,7 +213,7 @@ class _Unpickler(pickle._Unpickler):
     """
 
     # How the state of an object of a type is set: in no other way.
-    setters = {}  # noqa: RUF012
+    setters = {}
     size = 0  # of the file
 
     def __init__(self, file, **kwargs):
@@ -346,7 +348,7 @@ def _restricted_unpickler(path, source, allow, remedy=''):
                              if isinstance(value, type)
                              and value.__module__.split('.')[0] in (
                                  'numpy', 'mmengine'))
-        setters = {  # noqa: RUF012
+        setters = {
             _Placeholder: lambda thing, state: None,
             **{key: value for key, value in allow.items()
                if isinstance(key, type)}}
@@ -543,6 +545,7 @@ def _read_paddle(path, source, allow):
         'numpy.dtype': _Dtype,
         _Dtype: _Dtype.set_state,
         '_codecs.encode': lambda text, encoding: text.encode('latin1'),
+        '__builtin__.bytes': lambda: b'',
         'builtins.tuple': lambda items: tuple(items),
         '__builtin__.tuple': lambda items: tuple(items),
     }
