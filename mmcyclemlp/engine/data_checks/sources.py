@@ -172,8 +172,14 @@ def heads(cfg):
     """
     with MODELS.switch_scope_and_registry(
             cfg.get('default_scope', 'mmengine')) as registry:
-        return [(name, _with_defaults(node, registry))
-                for name, node in _nodes(cfg.model, 'model')]
+        found = [(name, {**_defaults(node, registry), **node})
+                 for name, node in _nodes(cfg.model, 'model')]
+    return [(name, head) for name, head in found if 'num_classes' in head]
+
+
+def _defaults(node, registry):
+    kind = registry.get(node['type'])
+    return {} if kind is None else init_defaults(kind)
 
 
 def _nodes(node, name):
