@@ -245,14 +245,14 @@ def check_overlap(split, train, other, what):
         what (str): Text of what is equal.
 
     Yields:
-        Finding: A remark if all images are the same, as when one tries to
-        overfit.
+        Finding: A remark if all training images are evaluated on, as when
+        one tries to overfit.
     """
     common = [key for key in other if key in train]
     if not common:
         return
     key = common[0]
-    whole = len(common) == len(other)
+    whole = len(common) == len(train)
     yield Finding(
         f'overlap of train and {split}',
         f'{other[key]} of the {split} data is {what} {train[key]} of the '

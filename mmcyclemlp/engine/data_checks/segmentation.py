@@ -102,12 +102,13 @@ def _files(source):
             f'images have no label map; check {source.option}.'
             'seg_map_suffix', lacking)
     if listed == images and source.config.get('indices') is None:
-        alone = sorted(set(_stems(labels, label_suffix)) - set(stems))
+        alone = [osp.join(labels, stem + label_suffix) for stem in sorted(
+            set(_stems(labels, label_suffix)) - set(stems))]
         if alone:
             yield Finding(
                 'label map without image',
-                f'{osp.join(labels, alone[0] + label_suffix)} has no image: '
-                f'{len(alone)} label maps are not used', alone, error=False)
+                f'{alone[0]} has no image: {len(alone)} label maps are not '
+                'used', alone, error=False)
     gone = set(lacking)
     return [Sample(osp.join(images, stem + suffix), None, label)
             for stem in stems
