@@ -24,6 +24,8 @@ if not torch.cuda.is_available():
 def pytest_addoption(parser):
     parser.addoption('--soak', action='store_true', help='tests that repeat '
                      'something at random do so at full length')
+    parser.addoption('--real-data', type=Path, metavar='DIR', help='folder '
+                     'with minicoco and camvid, whose copies tests may spoil')
 
 
 @pytest.fixture(scope='session')

@@ -5,5 +5,8 @@
 set -euo pipefail
 processes=${1:?usage: dist_train.sh NUM_PROCESSES CONFIG [OPTIONS]}
 shift
-exec python -m torch.distributed.run --standalone --nproc-per-node "$processes" \
-    "$(dirname "$0")/train.py" "$@" --launcher pytorch
+tools=$(dirname "$0")
+# Looked at so often, the process that dies first is known from those it
+# takes with it.
+exec python "$tools/dist_run.py" --standalone --monitor-interval 0.1 \
+    --nproc-per-node "$processes" "$tools/train.py" "$@" --launcher pytorch

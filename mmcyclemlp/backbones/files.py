@@ -192,15 +192,17 @@ class _Placeholder:
 
 # What pickle writes in protocols 2 to 4, less what only numbers and texts
 # need that are too large for a checkpoint.
-_OPCODES = {ord(getattr(pickle, name)) for name in (
-    'PROTO FRAME STOP MARK POP POP_MARK NONE NEWTRUE NEWFALSE BININT BININT1 '
-    'BININT2 LONG1 BINFLOAT SHORT_BINSTRING BINSTRING SHORT_BINBYTES BINBYTES '
-    'SHORT_BINUNICODE BINUNICODE EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 '
-    'EMPTY_LIST APPEND APPENDS EMPTY_DICT SETITEM SETITEMS EMPTY_SET ADDITEMS '
-    'FROZENSET BINGET LONG_BINGET BINPUT LONG_BINPUT MEMOIZE GLOBAL '
-    'STACK_GLOBAL REDUCE NEWOBJ BUILD BINPERSID').split()}
+_OPCODES = {ord(getattr(pickle, name)) for name in [
+    'PROTO', 'FRAME', 'STOP', 'MARK', 'POP', 'POP_MARK', 'NONE', 'NEWTRUE',
+    'NEWFALSE', 'BININT', 'BININT1', 'BININT2', 'LONG1', 'BINFLOAT',
+    'SHORT_BINSTRING', 'BINSTRING', 'SHORT_BINBYTES', 'BINBYTES',
+    'SHORT_BINUNICODE', 'BINUNICODE', 'EMPTY_TUPLE', 'TUPLE', 'TUPLE1',
+    'TUPLE2', 'TUPLE3', 'EMPTY_LIST', 'APPEND', 'APPENDS', 'EMPTY_DICT',
+    'SETITEM', 'SETITEMS', 'EMPTY_SET', 'ADDITEMS', 'FROZENSET', 'BINGET',
+    'LONG_BINGET', 'BINPUT', 'LONG_BINPUT', 'MEMOIZE', 'GLOBAL',
+    'STACK_GLOBAL', 'REDUCE', 'NEWOBJ', 'BUILD', 'BINPERSID']}
 # CycleNet-B5 with its optimiser's state takes 200,000 reads and 5 levels.
-_READS, _DEPTH, _ITEMS = 5_000_000, 32, 10_000_000
+_READS, _DEPTH, _ITEMS = 2_000_000, 32, 10_000_000
 
 
 class _Unpickler(pickle._Unpickler):
@@ -211,7 +213,7 @@ class _Unpickler(pickle._Unpickler):
     """
 
     # How the state of an object of a type is set: in no other way.
-    setters = {}  # noqa: RUF012
+    setters = {}
     size = 0  # of the file
 
     def __init__(self, file, **kwargs):
@@ -346,7 +348,7 @@ def _restricted_unpickler(path, source, allow, remedy=''):
                              if isinstance(value, type)
                              and value.__module__.split('.')[0] in (
                                  'numpy', 'mmengine'))
-        setters = {  # noqa: RUF012
+        setters = {
             _Placeholder: lambda thing, state: None,
             **{key: value for key, value in allow.items()
                if isinstance(key, type)}}
@@ -383,7 +385,7 @@ def _read_torch(path, source, allow):
     unpickler = _restricted_unpickler(path, source, {
         'collections.OrderedDict': _ordered_dict,
         OrderedDict: _set_versions,
-        'torch.Size': torch.Size,
+        'torch.Size': _size,
         'torch.device': torch.device,
         'torch._utils._rebuild_tensor_v2': _tensor,
         'torch._utils._rebuild_parameter': _parameter,
@@ -407,13 +409,12 @@ def _read_torch(path, source, allow):
         def persistent_load(saved_id):
             what, kind, key, _, count = saved_id[:5]
             size = count * kind.dtype.itemsize
-            if what not in ('storage', b'storage') or size < 0:
-                raise ValueError(f'no storage: {what!r} of {count}')
-            if sizes is not None and sizes.get(f'data/{key}') != size:
+            if what not in ('storage', b'storage') or storages.setdefault(
+                    checked_key(key), size) != size:
+                raise ValueError(f'storage {key} is not what it was')
+            if sizes is not None and sizes.get(f'data/{key}') != size or (
+                    not 0 <= size <= unpickler.size):
                 raise ValueError(f'storage {key} is not of {size} bytes')
-            storages.setdefault(key, size)
-            if sum(storages.values()) > unpickler.size:
-                raise ValueError('storages larger than the file')
             return load(saved_id)
 
         return persistent_load
@@ -484,7 +485,17 @@ def _ordered_dict(items=()):
     return OrderedDict((checked_key(key), value) for key, value in items)
 
 
+def _size(numbers=()):
+    if len(numbers) > 64 or not all(
+            isinstance(n, int) and 0 <= n < 1 << 63 for n in numbers):
+        raise ValueError('a shape of no tensor')
+    return torch.Size(numbers)
+
+
 def _tensor(storage, offset, size, stride, requires_grad, *others):
+    size, stride = _size(size), _size(stride)
+    if len(size) != len(stride):
+        raise ValueError(f'a tensor of {tuple(size)} by {tuple(stride)}')
     # Else files of the old format get memory that was never written.
     last = offset + sum((n - 1) * step for n, step in zip(size, stride))
     held = storage._untyped_storage.nbytes() // storage.dtype.itemsize
@@ -543,6 +554,7 @@ def _read_paddle(path, source, allow):
         'numpy.dtype': _Dtype,
         _Dtype: _Dtype.set_state,
         '_codecs.encode': lambda text, encoding: text.encode('latin1'),
+        '__builtin__.bytes': lambda: b'',
         'builtins.tuple': lambda items: tuple(items),
         '__builtin__.tuple': lambda items: tuple(items),
     }

@@ -4,14 +4,18 @@ import contextlib
 import os
 import pickle
 import sys
+import time
 import zipfile
 
+import hostile
 import numpy as np
 import paddle_file
 import pytest
 import torch
+from apart import run_apart
 
 from mmcyclemlp.backbones import CheckpointError
+from mmcyclemlp.backbones.convert import convert_checkpoint
 from mmcyclemlp.backbones.files import (
     check_target,
     read_checkpoint,
@@ -403,3 +407,91 @@ def test_trust_is_for_pytorchs_files(tmp_path):
     with pytest.raises(CheckpointError, match=r'as \.safetensors$'):
         read_checkpoint(path, trusted=True)
     assert not bird.exists()
+
+
+@pytest.mark.parametrize('name', hostile.HOSTILE)
+def test_hostile_files_are_refused(name, tmp_path):
+    bird, path = tmp_path / 'canary', tmp_path / 'x.pth'
+    path.write_bytes(hostile.HOSTILE[name](
+        f'touch {bird}', hostile.small_checkpoint(), tmp_path))
+    renamed = tmp_path / 'x.safetensors'
+    renamed.write_bytes(path.read_bytes())
+    for file in (path, renamed):
+        if name in hostile.READ:
+            read_checkpoint(file)
+        else:
+            with pytest.raises(CheckpointError) as error:
+                read_checkpoint(file)
+            assert len(str(error.value).splitlines()) == 1
+        with pytest.raises(CheckpointError):
+            convert_checkpoint(file, tmp_path / 'y.pth')
+    time.sleep(0.05)
+    assert not bird.exists() and not (tmp_path / 'y.pth').exists()
+    if name not in hostile.SLEEPERS:  # the others are no duds
+        with contextlib.suppress(Exception):
+            torch.load(path, weights_only=False)
+        with contextlib.suppress(Exception):
+            pickle.loads(path.read_bytes())
+        for _ in range(50):
+            if bird.exists():
+                break
+            time.sleep(0.1)  # it runs in another process
+        assert bird.exists()
+
+
+@pytest.mark.parametrize('name', hostile.BOMBS)
+def test_files_that_never_end(name, tmp_path):
+    path = tmp_path / 'x.pth'
+    path.write_bytes(hostile.BOMBS[name]())
+    outcome = run_apart(read_checkpoint, path)
+    if name in hostile.HARMLESS:
+        assert outcome == (None, None, '', '')
+        return
+    assert outcome.error == 'CheckpointError', outcome
+    assert 'x.pth is ' in outcome.text and len(outcome.text) < 500
+
+
+def flipped(path, at):
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
+
+
+def test_a_flipped_bit_is_found_by_its_checksum(tmp_path):
+    path = tmp_path / 'x.pth'
+    torch.save({'a': torch.full((1000, ), 3.)}, path)
+    flipped(path, path.read_bytes().index(b'\0\0\x40\x40') + 100)
+    with pytest.raises(CheckpointError, match=(
+            'x.pth is damaged or not a checkpoint: BadZipFile: Bad CRC-32')):
+        read_checkpoint(path)
+
+
+@pytest.mark.skipif(not hasattr(torch.serialization, 'set_crc32_options'),
+                    reason='this torch always writes checksums')
+def test_a_file_without_checksums(state, tmp_path):
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(state, tmp_path / 'x.pth')
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert same(read_checkpoint(tmp_path / 'x.pth'), state)
+
+
+def test_storages_that_the_old_format_does_not_hold(tmp_path):
+    # Their memory would be what was there before.
+    path = tmp_path / 'x.pth'
+    torch.save({'a': torch.ones(3)}, path,
+               _use_new_zipfile_serialization=False)
+    data = path.read_bytes()
+    at = data.rindex(b'\x80\x02]')
+    path.write_bytes(data[:at] + pickle.dumps([], 2))
+    with pytest.raises(CheckpointError, match='are not in the file'):
+        read_checkpoint(path)
+
+
+def test_what_a_state_dict_knows_of_its_modules(tmp_path):
+    norm = torch.nn.Sequential(torch.nn.BatchNorm2d(3))
+    torch.save(norm.state_dict(), tmp_path / 'x.pth')
+    state = read_checkpoint(tmp_path / 'x.pth')
+    assert state._metadata['0'] == norm.state_dict()._metadata['0']
+    assert vars(state) == {'_metadata': state._metadata}
