@@ -1,6 +1,7 @@
 """What the commands that run a config have in common."""
 
 import argparse
+import errno
 import os
 import sys
 
@@ -46,3 +47,7 @@ def run(main):
         main()
     except (UserError, CheckpointError) as error:
         sys.exit(f'error: {error}')
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        sys.exit(f'error: {error}: make room, and go on with --resume')

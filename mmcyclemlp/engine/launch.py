@@ -12,8 +12,10 @@ from mmengine.runner import Runner
 from ..backbones.checkpoint import NotCycleNetError, find_state_dict
 from .errors import UserError
 from .hooks.checkpoint import WholeCheckpointHook
+from .hooks.finite_loss import FiniteLossHook
 from .hooks.stop import StopHook
 from .loading import check_resumable, find_resumable, read, read_safely
+from .loops import NamedImages
 
 
 def read_config(path, work_dir=None, launcher='none', options=None):
@@ -160,8 +162,10 @@ def build_runner(cfg, testing=False, trusted=False):
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     runner = (RUNNERS.build(cfg) if 'runner_type' in cfg
               else Runner.from_cfg(cfg))
+    runner.register_hook(_LoadersHook())
     if not testing:
-        runner.register_hook(_BatchesHook())
+        if not any(isinstance(hook, FiniteLossHook) for hook in runner.hooks):
+            runner.register_hook(FiniteLossHook())
         if any(isinstance(hook, WholeCheckpointHook)
                for hook in runner.hooks):
             runner.register_hook(StopHook())
@@ -196,17 +200,28 @@ def _name(kind):
     return kind and kind.rpartition('.')[2]
 
 
-class _BatchesHook(Hook):
-    """Refuse to train on no batch at all, which mm does without a word."""
+class _LoadersHook(Hook):
+    """Say what is wrong with the data where mm says little or nothing."""
 
     def before_train(self, runner):
+        """Refuse to train on no batch at all."""
         loader = runner.train_dataloader
         if len(loader) == 0:
             raise UserError(
                 f'the {len(loader.dataset)} images of train_dataloader make '
-                f'no batch of {loader.batch_size} in each process, and '
-                'drop_last leaves out what is smaller: make batch_size '
-                'smaller, or drop_last=False')
+                f'no batch of {loader.batch_sampler.batch_size} in each '
+                'process, and drop_last leaves out what is smaller: make '
+                'batch_size smaller, or drop_last=False')
+
+    def before_val(self, runner):
+        """Have an image that cannot be read name itself."""
+        dataset = runner.val_dataloader.dataset
+        dataset.__getitems__ = NamedImages(dataset)
+
+    def before_test(self, runner):
+        """Have an image that cannot be read name itself."""
+        dataset = runner.test_dataloader.dataset
+        dataset.__getitems__ = NamedImages(dataset)
 
 
 def leave_group():

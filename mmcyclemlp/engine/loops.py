@@ -81,39 +81,55 @@ class NumberedBatches:
         return len(self.inner)
 
 
-class _Images:
-    """What a dataset gives for a batch of draws; torch calls it so."""
+class NamedImages:
+    """What a dataset gives for a batch, or the name of what is unreadable.
 
-    def __init__(self, dataset, unreadable):
+    As ``__getitems__`` of the dataset it is what torch calls.
+
+    Args:
+        dataset (Dataset): The dataset.
+        unreadable (str): What to do about an image that cannot be read:
+            'stop', or 'skip' to draw another one, and count.
+            Default: 'stop'.
+
+    Attributes:
+        skipped (Tensor): How many draws were skipped, by all workers.
+    """
+
+    def __init__(self, dataset, unreadable='stop'):
         self.dataset = dataset
         self.skip = unreadable == 'skip'
-        # Counted by all workers.
         self.skipped = torch.zeros(1, dtype=torch.int64).share_memory_()
 
     def __call__(self, draws):
         return [self._image(draw) for draw in draws]
 
     def _image(self, draw):
-        index = int(draw)
+        if not isinstance(draw, _Draw):  # validation draws nothing
+            return self._get(draw)
         with seeded(*draw.numbers):
-            for _ in range(100):
-                try:
-                    return self.dataset[index]
-                except Exception:  # of any transform
-                    path = self._unreadable_file(index)
-                    if path is None:
-                        raise
-                if not self.skip:
-                    break
-                self.skipped += 1
-                print_log(
-                    f'{path} cannot be read: another image is drawn for it '
-                    f'({int(self.skipped)} so far)', logger='current',
-                    level=logging.WARNING)
-                index = int(torch.randint(len(self.dataset), ()))
+            return self._get(int(draw))
+
+    def _get(self, index):
+        for _ in range(100):
+            try:
+                return self.dataset[index]
+            except Exception:  # of any transform
+                path = self._unreadable_file(index)
+                if path is None:
+                    raise
+            if not self.skip:
+                break
+            self.skipped += 1
+            print_log(
+                f'{path} cannot be read: another image is drawn for it '
+                f'({int(self.skipped)} so far)', logger='current',
+                level=logging.WARNING)
+            index = int(torch.randint(len(self.dataset), ()))
         raise UserError(
             f'{path} cannot be read: mend or remove it (tools/'
-            "check_dataset.py finds all), or train_cfg.unreadable='skip'")
+            'check_dataset.py finds all such). '
+            "train_cfg.unreadable='skip' trains on without")
 
     def _unreadable_file(self, index):
         """Image or label map of a draw that is missing or broken, if one."""
@@ -165,7 +181,7 @@ class _Resumable:
             runner.cfg.get('randomness', {}).get('diff_rank_seed', False))
         # Seeds for workers come from here, not from what the model draws.
         dataloader.generator = torch.Generator()
-        self.images = _Images(dataloader.dataset, unreadable)
+        self.images = NamedImages(dataloader.dataset, unreadable)
         # Before there are workers: mmengine 0.10.7 starts them at once.
         dataloader.dataset.__getitems__ = self.images
         self.batches = dataloader.batch_sampler

@@ -1,93 +1,26 @@
-"""Training that is stopped or killed, and goes on as if it had not been."""
+"""Training that is stopped or killed goes on as if it had not been."""
 
 import os
+import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
+from tiny import MODELS, write_config
 
-from mmcyclemlp.engine.loading import read
-
-TINY = """
-_base_ = '{root}/{base}'
-model = dict(backbone=dict(
-    arch=dict(_delete_=True, embed_dims=[8, 16, 24, 32], depths=[1, 1, 1, 1],
-              mlp_ratios=[2, 2, 2, 2]),
-    drop_path_rate=.3, init_cfg=None))
-train_dataloader = dict(
-    batch_size=2, num_workers=0, persistent_workers=False,
-    dataset=dict(data_root='{data}/'))
-val_dataloader = dict(
-    batch_size=1, num_workers=0, persistent_workers=False,
-    dataset=dict(data_root='{data}/', indices=2))
-test_dataloader = val_dataloader
-default_hooks = dict(logger=dict(interval=1), checkpoint=dict(
-    interval=1, max_keep_ckpts=1, save_best='auto'))
-randomness = dict(seed=None)
-env_cfg = dict(opencv_num_threads=1)
-"""
-RETINANET = """
-model['neck'] = dict(in_channels=[8, 16, 24, 32], out_channels=16)
-model['bbox_head'] = dict(
-    in_channels=16, feat_channels=16, stacked_convs=1, num_classes=5)
-model['test_cfg'] = dict(score_thr=0., max_per_img=10)
-metainfo = dict(classes=('disc', 'square', 'triangle', 'star', 'ring'))
-train_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations', with_bbox=True),
-    dict(type='RandomResize', scale=(96, 96), ratio_range=(.8, 1.5),
-         keep_ratio=True),
-    dict(type='RandomFlip', prob=.5),
-    dict(type='PhotoMetricDistortion'),
-    dict(type='PackDetInputs'),
-]
-train_dataloader['dataset'].update(
-    metainfo=metainfo, ann_file='annotations/instances_train.json',
-    data_prefix=dict(img='images/train'), pipeline=train_pipeline)
-for loader in (val_dataloader, test_dataloader):
-    loader['dataset'].update(
-        metainfo=metainfo, ann_file='annotations/instances_val.json',
-        data_prefix=dict(img='images/val'))
-val_evaluator = dict(ann_file='{data}/annotations/instances_val.json')
-test_evaluator = val_evaluator
-train_cfg = dict(max_epochs=3, val_interval=2)
-"""
-UPERNET = """
-model['decode_head'] = dict(in_channels=[8, 16, 24, 32], channels=16)
-model['auxiliary_head'] = dict(in_channels=24, channels=8)
-train_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations', reduce_zero_label=True),
-    dict(type='RandomResize', scale=(128, 128), ratio_range=(.8, 1.5),
-         keep_ratio=True),
-    dict(type='RandomCrop', crop_size=(128, 128), cat_max_ratio=.75),
-    dict(type='RandomFlip', prob=.5),
-    dict(type='PhotoMetricDistortion'),
-    dict(type='PackSegInputs'),
-]
-train_dataloader['dataset']['pipeline'] = train_pipeline
-train_cfg = dict(max_iters=12, val_interval=6)
-default_hooks['checkpoint']['interval'] = 4
-"""
-MODELS = dict(
-    retinanet=('configs/retinanet/retinanet_cyclemlp-b1_fpn_1x_coco.py',
-               RETINANET, 'epoch_3.pth'),
-    upernet=('demo/upernet.py', UPERNET, 'iter_12.pth'))
-
-
+from mmcyclemlp.engine.loading import find_resumable, read
 
 class Run:
     """Trainings of one model, by tools/train.py as a user starts it."""
 
     def __init__(self, root, data, folder, name):
-        base, text, self.last = MODELS[name]
-        self.root, self.folder = root, folder
-        self.config = folder / f'{name}.py'
-        self.config.write_text((TINY + text).format(
-            root=root, data=data, base=base))
+        self.root, self.folder, self.last = root, folder, MODELS[name][-1]
+        self.config = write_config(folder, root, data, name)
 
     def start(self, work, *args, workers=0, processes=1, options=()):
         launch = [] if processes == 1 else [
@@ -180,3 +113,74 @@ def test_stopped_and_killed_to_the_same_bits(name, root, drawn_data,
     assert run.same('parts', 'whole')
     assert {path.name for path in work.glob('*.pth')} >= {run.last}
     assert len(list(work.glob('*.pth'))) == 2  # and the best
+
+
+def test_two_processes_to_the_same_bits(root, drawn_data, tmp_path):
+    run = Run(root, drawn_data, tmp_path, 'upernet')
+    options = ['randomness.seed=1']
+    run.finish(run.start('whole', processes=2, options=options))
+    first = run.start('parts', processes=2, workers=1, options=options)
+    log = run.wait_for(first, r'\(train\) +\[ *5/')
+    # To torchrun, which hands it on.
+    first.send_signal(signal.SIGTERM)
+    log += run.finish(first, expect=1)
+    assert 'Stopped by SIGTERM after step' in log
+    done = steps_of(log)[-1]
+    log = run.finish(run.start('parts', '--resume', processes=2))
+    assert steps_of(log)[0] == done + 1
+    assert run.same('parts', 'whole')
+    a, b = (read(str(tmp_path / work / run.last))['progress']
+            for work in ('whole', 'parts'))
+    for one, other in zip(a['processes'], b['processes']):
+        assert torch.equal(one['rng']['torch'], other['rng']['torch'])
+
+
+@pytest.fixture
+def load():
+    """Something that keeps a core busy."""
+    process = subprocess.Popen(
+        [sys.executable, '-c', 'while True: pass'])
+    yield
+    process.kill()
+    process.wait()
+
+
+@pytest.mark.soak
+def test_killed_at_any_moment(rounds, root, drawn_data, tmp_path, load,
+                              record_property):
+    run = Run(root, drawn_data, tmp_path, 'retinanet')
+    options = ['randomness.seed=1']
+    run.finish(run.start('whole', options=options))
+    rng = random.Random(int(time.time()))
+    kills, ends, work = rounds(3, 30), 0, tmp_path / 'parts'
+    moments = []
+    while len(moments) < kills:
+        began = time.time()
+        process = run.start('parts', '--resume', workers=1, options=options)
+        if rng.random() < .5:
+            # As a checkpoint is being written, or the old one removed.
+            for line in process.stdout:
+                if 'Saving checkpoint' in line:
+                    time.sleep(rng.uniform(0, .2))
+                    break
+        else:
+            time.sleep(rng.uniform(.5, 15))
+        before = list(work.glob('epoch_*.pth'))
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.stdout.read()
+        if process.wait(60) == 0:
+            assert run.same('parts', 'whole')
+            shutil.rmtree(work)
+            ends += 1
+            continue
+        assert process.returncode == -9
+        moments.append(round(time.time() - began, 1))
+        # One that is whole, or none was ever to be.
+        assert not before or find_resumable(str(work))
+        assert len(list(work.glob('epoch_*.pth'))) <= 2
+    run.finish(run.start('parts', '--resume', options=options))
+    assert run.same('parts', 'whole')
+    assert not list(work.glob('.*.part'))
+    record_property('kills', f'{len(moments)} after {moments} s, in '
+                    f'{ends + 1} runs')

@@ -37,10 +37,13 @@ class WholeFiles(LocalBackend):
         try:
             write_whole(obj, filepath, check_readable)
         except OSError as error:
-            raise UserError(
-                f'{filepath} cannot be written: {error.strerror}. The '
-                'checkpoints before it are whole: mend that, and go on with '
-                '--resume') from error
+            raise _cannot_write(filepath, error) from error
+
+
+def _cannot_write(path, error):
+    return UserError(
+        f'{path} cannot be written: {error.strerror}. The checkpoints before '
+        'are whole: mend that, and go on with --resume')
 
 
 @HOOKS.register_module()
@@ -80,6 +83,8 @@ class WholeCheckpointHook(CheckpointHook):
         self._progress = self._gather_progress(runner)
         try:
             super()._save_checkpoint_with_step(runner, step, meta)
+        except OSError as error:  # of last_checkpoint
+            raise _cannot_write(runner.work_dir, error) from error
         finally:
             self.max_keep_ckpts, self._progress = number, None
         self._saved = meta['iter'], self._validated
