@@ -15,6 +15,7 @@ from tiny import MODELS, write_config
 
 from mmcyclemlp.engine.loading import find_resumable, read
 
+
 class Run:
     """Trainings of one model, by tools/train.py as a user starts it."""
 
