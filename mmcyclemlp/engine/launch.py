@@ -15,7 +15,7 @@ from .hooks.checkpoint import WholeCheckpointHook
 from .hooks.finite_loss import FiniteLossHook
 from .hooks.stop import StopHook
 from .loading import check_resumable, find_resumable, read, read_safely
-from .loops import NamedImages
+from .loops import name_images
 
 
 def read_config(path, work_dir=None, launcher='none', options=None):
@@ -215,13 +215,11 @@ class _LoadersHook(Hook):
 
     def before_val(self, runner):
         """Have an image that cannot be read name itself."""
-        dataset = runner.val_dataloader.dataset
-        dataset.__getitems__ = NamedImages(dataset)
+        name_images(runner.val_dataloader)
 
     def before_test(self, runner):
         """Have an image that cannot be read name itself."""
-        dataset = runner.test_dataloader.dataset
-        dataset.__getitems__ = NamedImages(dataset)
+        name_images(runner.test_dataloader)
 
 
 def leave_group():

@@ -8,6 +8,8 @@ without loading it, and goes on as if it had never been left.
 
 import copy
 import logging
+import signal
+from functools import partial
 from itertools import islice
 
 import mmcv
@@ -149,6 +151,38 @@ class NamedImages:
         return None
 
 
+def name_images(dataloader, unreadable='stop'):
+    """Have a data loader name what it cannot read, and its workers endure.
+
+    Args:
+        dataloader (DataLoader): The data loader; changed in place.
+        unreadable (str): See :class:`NamedImages`.
+
+    Returns:
+        NamedImages: What its dataset is asked through.
+    """
+    dataset = dataloader.dataset
+    if not hasattr(dataset, '__getitems__'):
+        dataset.__getitems__ = NamedImages(dataset, unreadable)
+        dataloader.worker_init_fn = partial(
+            _start_worker, dataloader.worker_init_fn)
+    return dataset.__getitems__
+
+
+def _start_worker(initialise, number):
+    if initialise is not None:
+        initialise(number)
+    # Signals to the whole group are for the main process, which finishes its
+    # step and may want another batch.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _end_soon)
+
+
+def _end_soon(number, frame):
+    signal.signal(number, signal.SIG_DFL)
+    signal.alarm(60)
+
+
 class _Resumable:
     """What the two loops have in common.
 
@@ -181,9 +215,8 @@ class _Resumable:
             runner.cfg.get('randomness', {}).get('diff_rank_seed', False))
         # Seeds for workers come from here, not from what the model draws.
         dataloader.generator = torch.Generator()
-        self.images = NamedImages(dataloader.dataset, unreadable)
         # Before there are workers: mmengine 0.10.7 starts them at once.
-        dataloader.dataset.__getitems__ = self.images
+        self.images = name_images(dataloader, unreadable)
         self.batches = dataloader.batch_sampler
         super().__init__(runner, dataloader, **kwargs)
 
