@@ -85,6 +85,12 @@ def _columns(path, content, masks):
     categories = [(one['id'], one['name']) for one in content['categories']]
     images = [(one['id'], one['file_name'], one['width'], one['height'])
               for one in content['images']]
+    for number, name, width, height in images:
+        if not (isinstance(name, str) and type(width) in _NUMBERS
+                and type(height) in _NUMBERS and min(width, height) > 0):
+            raise ValueError(
+                f'image {number} has the file_name {name}, width {width} and '
+                f'height {height}')
     entries = content.get('annotations') or []
     sound = [entry for entry in entries if _is_sound(entry)]
     report('malformed annotation',
