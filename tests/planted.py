@@ -4,6 +4,8 @@ A data set lies in a folder as demo/draw_data.py lays it out: drawn, or real
 photographs copied to that form.
 """
 
+import copy
+import functools
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,6 +94,9 @@ class Data:
         return path.name
 
 
+_config = functools.cache(Config.fromfile)
+
+
 def on_copy(root, folder, name, classes, void=None):
     """A config of the demo on a folder.
 
@@ -103,7 +108,7 @@ def on_copy(root, folder, name, classes, void=None):
         void (int | None): What label maps hold where there is no label;
             None if that is 0 and the first class is 1.
     """
-    cfg = Config.fromfile(root / 'demo' / f'{name}.py')
+    cfg = copy.deepcopy(_config(root / 'demo' / f'{name}.py'))
     for split in ('train', 'val'):
         dataset = cfg[f'{split}_dataloader'].dataset
         dataset.data_root = str(folder)
@@ -541,7 +546,7 @@ LABEL_MAPS = {
     'label map alone': Fault(
         _leave_label_alone, 'label map without image', False),
     'missing image of a list': Fault(_list, 'missing image'),
-    'name twice in a list': Fault(_list_twice, 'duplicate file name'),
+    'name twice in a list': Fault(_list_twice, 'duplicate file name', False),
     'half a jpeg': COCO['half a jpeg'],
     'jpeg without end': COCO['jpeg without end'],
     'half a png': Fault(

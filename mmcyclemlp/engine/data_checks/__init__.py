@@ -172,6 +172,8 @@ class DataCheck:
 def _missing(source):
     """Files and folders that the config names and that are not there."""
     option = source.option
+    if source.remote:
+        return
     if source.root:
         yield from check_exists(source.root, f'{option}.data_root')
     if source.config.get('ann_file'):
