@@ -161,6 +161,18 @@ def test_a_sample_is_opened_before_a_run(root, data):
     assert list(check.run()) == [] and check.numbers == dict(train=(8, 4))
 
 
+def test_images_that_training_skips(root, data):
+    (data / 'images' / 'train' / '0001.jpg').write_bytes(b'')
+    (data / 'images' / 'train' / '0002.jpg').unlink()
+    cfg = config(root, 'mask_rcnn', data)
+    refuse(cfg, '0002.jpg does not exist')
+    cfg.train_cfg.unreadable = 'skip'
+    check_data(cfg, ('train', 'val'))
+    # Evaluation skips none.
+    (data / 'images' / 'val' / '0002.jpg').unlink()
+    refuse(cfg, '0002.jpg does not exist')
+
+
 def test_the_annotation_file_is_parsed_once(root, data, monkeypatch):
     parsed = []
     load = json.load

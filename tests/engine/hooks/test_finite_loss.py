@@ -134,6 +134,15 @@ def test_weights_that_another_process_ruined(train, tmp_path):
     assert names(tmp_path) == []
 
 
+def test_each_process_has_its_own_file(train, tmp_path, monkeypatch):
+    module = 'mmcyclemlp.engine.hooks.finite_loss'
+    monkeypatch.setattr(f'{module}.is_distributed', lambda: True)
+    monkeypatch.setattr(f'{module}.get_rank', lambda: 3)
+    with pytest.raises(UserError, match=r'nonfinite_loss_rank3\.json has'):
+        train({0: float('nan')})
+    assert (tmp_path / 'nonfinite_loss_rank3.json').is_file()
+
+
 def test_may_go_on(train, tmp_path):
     runner = train({3: float('nan')}, by_epoch=False, stop=False)
     assert runner.iter == 5 and 'iter_5.pth' in names(tmp_path)
