@@ -165,6 +165,16 @@ def _box(make, area=100):
         bbox=make(image['width'], image['height']), area=area))
 
 
+def _corners(data):
+    def change(content):
+        for entry in content['annotations']:
+            x, y, w, h = entry['bbox']
+            entry['bbox'] = [x, y, x + w, y + h]
+        return 'annotation'
+
+    return data.change(change)
+
+
 def _polygon(make):
     return lambda data: data.change_entry(lambda entry, image: entry.update(
         segmentation=make(image['width'], image['height'])))
@@ -351,6 +361,9 @@ COCO = {
     'text as image': Fault(_replace_image, 'undecodable image'),
     'size in json': Fault(_image_size, 'image of another size'),
     'no bbox': Fault(_set(bbox=None), 'malformed annotation'),
+    'three numbers as bbox': Fault(
+        _set(bbox=[1, 2, 3]), 'malformed annotation'),
+    'corners as boxes': Fault(_corners, 'box partly outside'),
     'nan in box': Fault(
         _set(bbox=[1., float('nan'), 2., 3.]), 'malformed annotation'),
     'negative box': Fault(
@@ -379,7 +392,7 @@ COCO = {
         _polygon(lambda w, h: [[1, 1, 9, 1, 9, 9], [1, 1, 2, 2]]),
         'malformed part of a mask', False),
     'rle of another size': Fault(
-        _polygon(lambda w, h: dict(size=[w + 1, h], counts=[(w + 1) * h])),
+        _polygon(lambda w, h: dict(size=[1, h * w], counts=[h * w])),
         'mask of another size'),
     'rle of another length': Fault(
         _polygon(lambda w, h: dict(size=[h, w], counts=[3, 4])),
