@@ -34,11 +34,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmcyclemlp import CycleNet, cycle_fc
+from mmcyclemlp.ops import MixerWeights
+from mmcyclemlp.ops.reference import cycle_mixer_reference
 
 OFFICIAL, PLAIN, OURS = 'official route', 'textbook', 'ours'
 LINEAR = 'F.linear'  # which moves nothing
-# The textbook is also what all are held to, in double precision.
-BACKENDS = {OFFICIAL: 'reference', PLAIN: 'plain', OURS: None}
+BACKENDS = {OFFICIAL: 'reference', PLAIN: 'reference', OURS: None}
 # Name in the tables -> name in timm; name in torchvision, and its nodes.
 _LAYERS = tuple(f'layer{i}' for i in range(1, 5))
 _FEATURES = tuple(f'features.{i}' for i in (1, 3, 5, 7))
@@ -133,6 +134,34 @@ def draw(shapes, dtype, device, exact) -> list[Tensor]:
     return [t.double() for t in tensors] if exact else tensors
 
 
+def plain_cycle_fc(x, weight, bias, kernel_size):
+    """CycleFC for kernels (1, 3) and (3, 1), from its formula.
+
+    What the backends are held to, in double precision, and what a user
+    could write for torch.compile, which makes less of backend 'plain'.
+    """
+    x = x.permute(0, 2, 3, 1)
+    dim = 1 if kernel_size == (3, 1) else 2
+    size = x.shape[dim]
+    padded = F.pad(x, (0, 0, 1, 1) if dim == 2 else (0, 0, 0, 0, 1, 1))
+    place = torch.arange(x.shape[3], device=x.device) % 3
+    moved = torch.where(place == 1, padded.narrow(dim, 2, size),
+                        padded.narrow(dim, 0, size))
+    moved = torch.where(place == 0, x, moved)
+    return F.linear(moved, weight.flatten(1), bias).permute(0, 3, 1, 2)
+
+
+def plain_mixer(mixer, x, shortcut=None, scale=None):
+    """The forward of a CycleMixer, as the paper has it."""
+    weights = MixerWeights(
+        mixer.sfc_h.weight, mixer.sfc_h.bias, mixer.sfc_w.weight,
+        mixer.sfc_w.bias, mixer.mlp_c.weight, mixer.mlp_c.bias,
+        mixer.proj.weight, mixer.proj.bias)
+    y = cycle_mixer_reference(
+        x, weights, mixer.reweight, mixer.sfc_h.kernel_size, plain_cycle_fc)
+    return y if shortcut is None else shortcut + y
+
+
 @torch.no_grad()
 def build_net(arch, name, device, **options) -> CycleNet:
     """CycleNet of a contender, all with the same weights.
@@ -151,6 +180,10 @@ def build_net(arch, name, device, **options) -> CycleNet:
             weight.copy_(noise / math.sqrt(weight[0].numel()))
         else:
             weight.copy_(0.1 * noise + ('norm' in key and 'weight' in key))
+    if name == PLAIN:
+        for module in net.modules():
+            if hasattr(module, 'sfc_h'):
+                module.forward = partial(plain_mixer, module)
     return net
 
 
@@ -283,7 +316,8 @@ def layer_cases(question, make, names, maps, products):
                         dtype, names,
                         partial(make, args, shape, dtype, backward),
                         f'{c} {dtype} {backward}', operations,
-                        (nbytes, operations), dict(backward=backward))
+                        (nbytes, operations),
+                        dict(shape=shape, backward=backward))
 
     return cases
 
@@ -298,9 +332,10 @@ def make_op(args, shape, dtype, backward, name, small=False, exact=False):
     def forward():
         if name == LINEAR:
             return F.linear(x, weight, bias)
-        y = cycle_fc(x.permute(0, 3, 1, 2), weight[..., None, None], bias,
-                     (1, 3), backend=BACKENDS.get(name, name))
-        return y.permute(0, 2, 3, 1)
+        fc = (plain_cycle_fc if name == PLAIN else
+              partial(cycle_fc, backend=BACKENDS.get(name, name)))
+        return fc(x.permute(0, 3, 1, 2), weight[..., None, None], bias,
+                  (1, 3)).permute(0, 2, 3, 1)
 
     return with_grads(forward, inputs, dy, backward)
 
@@ -757,13 +792,11 @@ def checked(kind, good, message):
     """A type for argparse: what ``kind`` makes of a text, if ``good``."""
 
     def parse(text):
-        try:
+        with contextlib.suppress(ValueError):
             value = kind(text)
-            assert good(value)
-        except (ValueError, AssertionError):
-            raise argparse.ArgumentTypeError(
-                message.format(text)) from None
-        return value
+            if good(value):
+                return value
+        raise argparse.ArgumentTypeError(message.format(text))
 
     return parse
 
