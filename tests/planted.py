@@ -4,6 +4,8 @@ A data set lies in a folder as demo/draw_data.py lays it out: drawn, or real
 photographs copied to that form.
 """
 
+import copy
+import functools
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,6 +94,9 @@ class Data:
         return path.name
 
 
+_config = functools.cache(Config.fromfile)
+
+
 def on_copy(root, folder, name, classes, void=None):
     """A config of the demo on a folder.
 
@@ -103,7 +108,7 @@ def on_copy(root, folder, name, classes, void=None):
         void (int | None): What label maps hold where there is no label;
             None if that is 0 and the first class is 1.
     """
-    cfg = Config.fromfile(root / 'demo' / f'{name}.py')
+    cfg = copy.deepcopy(_config(root / 'demo' / f'{name}.py'))
     for split in ('train', 'val'):
         dataset = cfg[f'{split}_dataloader'].dataset
         dataset.data_root = str(folder)
@@ -158,6 +163,16 @@ def _set(**values):
 def _box(make, area=100):
     return lambda data: data.change_entry(lambda entry, image: entry.update(
         bbox=make(image['width'], image['height']), area=area))
+
+
+def _corners(data):
+    def change(content):
+        for entry in content['annotations']:
+            x, y, w, h = entry['bbox']
+            entry['bbox'] = [x, y, x + w, y + h]
+        return 'annotation'
+
+    return data.change(change)
 
 
 def _polygon(make):
@@ -346,6 +361,9 @@ COCO = {
     'text as image': Fault(_replace_image, 'undecodable image'),
     'size in json': Fault(_image_size, 'image of another size'),
     'no bbox': Fault(_set(bbox=None), 'malformed annotation'),
+    'three numbers as bbox': Fault(
+        _set(bbox=[1, 2, 3]), 'malformed annotation'),
+    'corners as boxes': Fault(_corners, 'box partly outside'),
     'nan in box': Fault(
         _set(bbox=[1., float('nan'), 2., 3.]), 'malformed annotation'),
     'negative box': Fault(
@@ -374,7 +392,7 @@ COCO = {
         _polygon(lambda w, h: [[1, 1, 9, 1, 9, 9], [1, 1, 2, 2]]),
         'malformed part of a mask', False),
     'rle of another size': Fault(
-        _polygon(lambda w, h: dict(size=[w + 1, h], counts=[(w + 1) * h])),
+        _polygon(lambda w, h: dict(size=[1, h * w], counts=[h * w])),
         'mask of another size'),
     'rle of another length': Fault(
         _polygon(lambda w, h: dict(size=[h, w], counts=[3, 4])),
@@ -541,7 +559,7 @@ LABEL_MAPS = {
     'label map alone': Fault(
         _leave_label_alone, 'label map without image', False),
     'missing image of a list': Fault(_list, 'missing image'),
-    'name twice in a list': Fault(_list_twice, 'duplicate file name'),
+    'name twice in a list': Fault(_list_twice, 'duplicate file name', False),
     'half a jpeg': COCO['half a jpeg'],
     'jpeg without end': COCO['jpeg without end'],
     'half a png': Fault(

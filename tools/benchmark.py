@@ -38,15 +38,18 @@ from mmcyclemlp.ops import MixerWeights
 from mmcyclemlp.ops.reference import cycle_mixer_reference
 
 OFFICIAL, PLAIN, OURS = 'official route', 'textbook', 'ours'
+LINEAR = 'F.linear'  # which moves nothing
 BACKENDS = {OFFICIAL: 'reference', PLAIN: 'reference', OURS: None}
-# Name in the tables -> name in timm, name in torchvision.
+# Name in the tables -> name in timm; name in torchvision, and its nodes.
+_LAYERS = tuple(f'layer{i}' for i in range(1, 5))
+_FEATURES = tuple(f'features.{i}' for i in (1, 3, 5, 7))
 PEERS = {
-    'ResNet-50': ('resnet50', 'resnet50'),
-    'Swin-T': ('swin_tiny_patch4_window7_224', 'swin_t'),
-    'ConvNeXt-T': ('convnext_tiny', 'convnext_tiny'),
-    'PVTv2-B2': ('pvt_v2_b2', None),
-    'PoolFormer-S24': ('poolformer_s24', None),
-    'PoolFormer-S36': ('poolformer_s36', None),
+    'ResNet-50': ('resnet50', 'resnet50', _LAYERS),
+    'Swin-T': ('swin_tiny_patch4_window7_224', 'swin_t', _FEATURES),
+    'ConvNeXt-T': ('convnext_tiny', 'convnext_tiny', _FEATURES),
+    'PVTv2-B2': ('pvt_v2_b2', None, ()),
+    'PoolFormer-S24': ('poolformer_s24', None, ()),
+    'PoolFormer-S36': ('poolformer_s36', None, ()),
 }
 DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16,
           'fp16': torch.float16}
@@ -90,7 +93,7 @@ class Case:
 
     ``make(name, small, exact)`` builds a contender and returns a call that
     gives its results as a list: ``small`` for a small input, ``exact`` in
-    double precision. ``checked`` are those held to the definition.
+    double precision.
     """
 
     question: str
@@ -98,16 +101,19 @@ class Case:
     rank: int  # 0 is measured first
     dtype: str
     names: list[str]
-    checked: list[str]
     make: Callable[..., Callable[[], list[Tensor]]]
     subject: str  # what a check on a small input is good for
     work: float  # operations, up to a factor
-    blocks: int = 1  # what compiling takes time for
     traffic: tuple[float, float] | None = None  # least bytes, operations
     settings: dict = field(default_factory=dict)
 
     def __post_init__(self):
         self.rows = [Row(name) for name in self.names]
+
+
+def is_ours(contender) -> bool:
+    """Whether it is held to the definition."""
+    return contender not in (LINEAR, *PEERS)
 
 
 class LeftOut(Exception):
@@ -132,7 +138,7 @@ def plain_cycle_fc(x, weight, bias, kernel_size):
     """CycleFC for kernels (1, 3) and (3, 1), from its formula.
 
     What the backends are held to, in double precision, and what a user
-    could write for torch.compile, which traces it without a break.
+    could write for torch.compile, which makes less of backend 'plain'.
     """
     x = x.permute(0, 2, 3, 1)
     dim = 1 if kernel_size == (3, 1) else 2
@@ -181,50 +187,38 @@ def build_net(arch, name, device, **options) -> CycleNet:
     return net
 
 
-class Trunk(nn.Module):
-    """Stages of a torchvision classifier; gives the map after each."""
-
-    def __init__(self, stages):
-        super().__init__()
-        self.stages = nn.ModuleList(stages)
-
-    def forward(self, x):
-        maps = []
-        for stage in self.stages:
-            x = stage(x)
-            maps.append(x)
-        return maps
-
-
 def build_peer(name, size) -> nn.Module:
     """Trunk of another network, from timm or else torchvision."""
-    in_timm, in_torchvision = PEERS[name]
+    in_timm, in_torchvision, nodes = PEERS[name]
+    more = dict(img_size=size) if name == 'Swin-T' else {}
+    reasons = []
+    # RuntimeError: torchvision beside a torch it was not built for.
     try:
-        timm = importlib.import_module('timm')
-        more = dict(img_size=size) if name == 'Swin-T' else {}
-        return timm.create_model(in_timm, features_only=True, **more)
+        return importlib.import_module('timm').create_model(
+            in_timm, features_only=True, **more)
     except (ImportError, RuntimeError) as error:
-        # RuntimeError: torchvision beside a torch it was not built for.
-        reason = f'timm: {first_line(error)}'
+        reasons.append(f'timm: {first_line(error)}')
     if in_torchvision is None:
-        raise LeftOut(f'{reason}; torchvision has no {name}')
+        raise LeftOut(f'{reasons[0]}; torchvision has no {name}')
     try:
-        models = importlib.import_module('torchvision.models')
+        models, features = map(importlib.import_module, (
+            'torchvision.models', 'torchvision.models.feature_extraction'))
+        return features.create_feature_extractor(
+            getattr(models, in_torchvision)(weights=None), list(nodes))
     except (ImportError, RuntimeError) as error:
-        raise LeftOut(f'{reason}; torchvision: {first_line(error)}') from None
-    net = getattr(models, in_torchvision)(weights=None)
-    if name == 'ResNet-50':
-        stem = nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool)
-        return Trunk([nn.Sequential(stem, net.layer1), net.layer2,
-                      net.layer3, net.layer4])
-    return Trunk([net.features[i:i + 2] for i in (0, 2, 4, 6)])
+        reasons.append(f'torchvision: {first_line(error)}')
+    raise LeftOut('; '.join(reasons))
+
+
+def run_net(net, x) -> list[Tensor]:
+    maps = net(x)
+    return list(maps.values() if isinstance(maps, dict) else maps)
 
 
 def compiled(module, name):
     """The module, under torch.compile if the name says so."""
-    if not name.endswith('compiled'):
-        return module
-    return torch.compile(module, dynamic=False)
+    return (torch.compile(module, dynamic=False)
+            if name.endswith('compiled') else module)
 
 
 def captured(call):
@@ -248,18 +242,19 @@ def captured(call):
 
 def in_faster_layout(net, x, make_call):
     """The call of a peer in the memory layout that suits it here."""
-    best = None
-    for layout in (torch.contiguous_format, torch.channels_last):
-        net.to(memory_format=layout)
-        call = make_call(net, x.to(memory_format=layout))
-        seconds = elapsed(call, x.device)
-        if seconds < 0.5:
-            # The first call may have chosen how to run.
-            seconds = elapsed(call, x.device)
-        if best is None or seconds < best[0]:
-            best = seconds, layout
-    net.to(memory_format=best[1])
-    return make_call(net, x.to(memory_format=best[1]))
+
+    def call_in(layout):
+        return make_call(net.to(memory_format=layout),
+                         x.to(memory_format=layout))
+
+    def seconds(layout):
+        call = call_in(layout)
+        first = elapsed(call, x.device)
+        # The first call may have chosen how to run.
+        return elapsed(call, x.device) if first < 0.5 else first
+
+    return call_in(min((torch.contiguous_format, torch.channels_last),
+                       key=seconds))
 
 
 def with_grads(forward, inputs, dy, backward):
@@ -279,9 +274,8 @@ def with_grads(forward, inputs, dy, backward):
 def combinations(args, sizes=None):
     """Rank, arch, size, batch and dtype; what matters most has rank 0."""
     archs = sorted(args.arch, key=lambda arch: (arch != 'b2', arch))
-    for numbered in product(
-            enumerate(archs), enumerate(sizes or args.size),
-            enumerate(args.batch), enumerate(args.dtype)):
+    for numbered in product(*map(
+            enumerate, (archs, sizes or args.size, args.batch, args.dtype))):
         ranks, values = zip(*numbered)
         yield sum(ranks), *values
 
@@ -295,7 +289,7 @@ def stages(arch, size):
         yield channels, *size, depth, ratio
 
 
-def layer_cases(question, make, names, checked, maps, products):
+def layer_cases(question, make, names, maps, products):
     """Cases of an op or a module, at the stages of the networks.
 
     ``maps`` are the passes over the map that it cannot do without, forward
@@ -305,26 +299,25 @@ def layer_cases(question, make, names, checked, maps, products):
     def cases(args):
         seen = set()
         for rank, arch, size, batch, dtype in combinations(args):
-            for channels, height, width, *_ in stages(arch, size):
-                shape = (batch, height, width, channels)
+            for c, height, width, *_ in stages(arch, size):
+                shape = (batch, height, width, c)
                 if (shape, dtype) in seen:
                     continue
                 seen.add((shape, dtype))
                 for backward in (False, True):
-                    times = 3 if backward else 1
-                    numbers = batch * height * width * channels
-                    weights = math.ceil(products) * channels**2
+                    times, numbers = 1 + 2 * backward, math.prod(shape)
+                    operations = times * 2 * products * numbers * c
                     nbytes = DTYPES[dtype].itemsize * (
-                        maps[backward] * numbers + times * weights)
-                    operations = times * 2 * products * numbers * channels
+                        maps[backward] * numbers
+                        + times * math.ceil(products) * c**2)
                     yield Case(
-                        question, f'{batch}x{channels}x{height}x{width} '
-                        f'{dtype} {"fwd+bwd" if backward else "forward"}',
-                        rank, dtype, names, checked,
+                        question, f'{batch}x{c}x{height}x{width} {dtype} '
+                        f'{"fwd+bwd" if backward else "forward"}', rank,
+                        dtype, names,
                         partial(make, args, shape, dtype, backward),
-                        f'{channels} {dtype} {backward}', operations,
-                        traffic=(nbytes, operations),
-                        settings=dict(shape=shape, backward=backward))
+                        f'{c} {dtype} {backward}', operations,
+                        (nbytes, operations),
+                        dict(shape=shape, backward=backward))
 
     return cases
 
@@ -337,15 +330,12 @@ def make_op(args, shape, dtype, backward, name, small=False, exact=False):
     inputs = [t.requires_grad_(backward) for t in (x, weight, bias)]
 
     def forward():
-        if name == 'F.linear':
+        if name == LINEAR:
             return F.linear(x, weight, bias)
-        maps, kernel = x.permute(0, 3, 1, 2), weight[..., None, None]
-        if name == PLAIN:
-            y = plain_cycle_fc(maps, kernel, bias, (1, 3))
-        else:
-            y = cycle_fc(maps, kernel, bias, (1, 3),
-                         backend=BACKENDS.get(name, name))
-        return y.permute(0, 2, 3, 1)
+        fc = (plain_cycle_fc if name == PLAIN else
+              partial(cycle_fc, backend=BACKENDS.get(name, name)))
+        return fc(x.permute(0, 3, 1, 2), weight[..., None, None], bias,
+                  (1, 3)).permute(0, 2, 3, 1)
 
     return with_grads(forward, inputs, dy, backward)
 
@@ -381,20 +371,17 @@ def make_net(args, arch, size, batch, dtype, train, name, small=False,
     if exact:
         net.double()
 
-    def infer(net, x):
-        @torch.no_grad()
+    weights = list(net.parameters())
+
+    def make_call(net, x):
+        @torch.set_grad_enabled(train)
         def call():
-            return list(net(x))
-
-        return call
-
-    def learn(net, x):
-        weights = list(net.parameters())
-
-        def call():
-            with (contextlib.nullcontext() if exact or dtype == 'fp32'
-                  else torch.autocast(args.device.type, half)):
-                maps = net(x)
+            with (torch.autocast(args.device.type, half)
+                  if train and not exact and dtype != 'fp32'
+                  else contextlib.nullcontext()):
+                maps = run_net(net, x)
+            if not train:
+                return maps
             loss = sum((y + torch.linspace(
                 -1, 1, y.shape[1], device=y.device)[:, None, None]
                 ).square().mean() for y in maps)
@@ -403,7 +390,6 @@ def make_net(args, arch, size, batch, dtype, train, name, small=False,
 
         return call
 
-    make_call = learn if train else infer
     if name in PEERS and not args.memory_of:
         return in_faster_layout(net, x, make_call)
     call = make_call(compiled(net, name), x)
@@ -423,18 +409,16 @@ def net_cases(question, train):
         first, gpu = None, args.device.type == 'cuda'
         ours = [OFFICIAL, OURS]
         if not train:
-            ours += ['torch'] if gpu else []
-            ours += [f'{OURS}, CUDA graph'] if gpu else []
+            ours += ['torch', f'{OURS}, CUDA graph'] if gpu else []
             ours += [f'{OURS}, compiled']
         ours += [f'{PLAIN}, compiled'] if gpu or not train else []
         for rank, arch, size, batch, dtype in combinations(args):
             first = first or arch
             yield Case(
                 question, f'{arch} {size[0]}x{size[1]} batch {batch} {dtype}',
-                rank, dtype, ours + list(PEERS) * (arch == first), ours,
+                rank, dtype, ours + list(PEERS) * (arch == first),
                 partial(make_net, args, arch, size, batch, dtype, train),
                 f'{arch} {dtype}', net_work(arch, size, batch),
-                sum(CycleNet.arch_settings[arch]['depths']),
                 settings=dict(arch=arch, size=size, batch=batch))
 
     return cases
@@ -454,19 +438,16 @@ def scaling_cases(args):
                             route if size else name, small, exact)
 
         yield Case('scaling', f'{arch} batch {batch} {dtype}, {route}', rank,
-                   dtype, list(areas), list(areas), make, f'{arch} {dtype}',
+                   dtype, list(areas), make, f'{arch} {dtype}',
                    net_work(arch, (1024, 1024), batch),
                    settings=dict(arch=arch, batch=batch))
 
 
 QUESTIONS = {
-    'op': layer_cases(
-        'op', make_op, [OFFICIAL, 'triton', 'torch', 'F.linear'],
-        [OFFICIAL, 'triton', 'torch'], (2, 5), 1),
-    'mixer': layer_cases(
-        'mixer', make_mixer,
-        [OFFICIAL, 'triton', 'torch', f'{PLAIN}, compiled'],
-        [OFFICIAL, 'triton', 'torch', f'{PLAIN}, compiled'], (3, 6), 7 / 3),
+    'op': layer_cases('op', make_op, [OFFICIAL, 'triton', 'torch', LINEAR],
+                      (2, 5), 1),
+    'mixer': layer_cases('mixer', make_mixer, [
+        OFFICIAL, 'triton', 'torch', f'{PLAIN}, compiled'], (3, 6), 7 / 3),
     'backbone': net_cases('backbone', False),
     'train': net_cases('train', True),
     'scaling': scaling_cases,
@@ -578,16 +559,15 @@ class Bench:
         if compiles:
             limit = min(limit, COMPILING_SHARE * self.args.seconds
                         - self.compiling)
-        work = case.blocks if compiles else case.work
         start = time.perf_counter()
         given, enough = self.cuts.get(key, (0., math.inf))
         try:
-            if limit <= 0 or (work >= enough and limit <= given):
+            if limit <= 0 or (case.work >= enough and limit <= given):
                 raise TimeUp
             with time_limit(limit):
                 return self.set_up(case, row, expected)
         except TimeUp:
-            self.cuts.setdefault(key, (limit, work))
+            self.cuts.setdefault(key, (limit, case.work))
             row.status, row.reason = 'no time', 'its set-up takes too long'
         except (torch.cuda.OutOfMemoryError, MemoryError):
             row.status = 'out of memory'
@@ -602,16 +582,15 @@ class Bench:
         return None
 
     def set_up(self, case, row, expected):
-        name = row.contender
-        checked, train = name in case.checked, case.question == 'train'
+        name, train = row.contender, case.question == 'train'
         if name == 'triton' and not self.gpu:
             raise LeftOut('it needs a GPU, or runs in an interpreter')
-        if checked:
+        if is_ours(name):
             row.error = self.proof(case, name)
         if train and not self.gpu:
             row.peak_bytes = self.peak_on_cpu(case, name)
         call = case.make(name)
-        if checked and case.question != 'scaling':
+        if is_ours(name) and case.question != 'scaling':
             results = call()
             if not expected:
                 # The first is the official route; else the definition.
@@ -622,7 +601,7 @@ class Bench:
         elif name not in PEERS:
             call()
         tolerance = TOLERANCES[case.dtype][case.traffic is None]
-        if checked and row.error > tolerance:
+        if is_ours(name) and row.error > tolerance:
             row.status = 'wrong'
             row.reason = f'off by {row.error:.1e}, more than {tolerance:.0e}'
             return None
@@ -690,14 +669,13 @@ def short(number) -> str:
 
 
 def machine(args) -> dict:
-    cpu = platform.processor()
-    if Path('/proc/cpuinfo').exists():
-        found = re.search('model name.*: (.*)',
-                          Path('/proc/cpuinfo').read_text())
-        cpu = found[1] if found else cpu
+    info = Path('/proc/cpuinfo')
+    found = info.exists() and re.search('model name.*: (.*)',
+                                        info.read_text())
     known = dict(
         date=datetime.datetime.now().astimezone().isoformat('T', 'minutes'),
-        cpu=cpu, threads=torch.get_num_threads(),
+        cpu=found[1] if found else platform.processor(),
+        threads=torch.get_num_threads(),
         # Above 0 at the start, others take turns on the same cores.
         load=f'{os.getloadavg()[0]:.1f}',
         python=platform.python_version(), torch=torch.__version__)
@@ -725,10 +703,30 @@ def floor(case, args) -> float | None:
     return None
 
 
+def figures(row, case, official, least) -> list[str]:
+    """What a table says of a contender that was measured."""
+    seconds, samples = row.median, [1e3 * s for s in row.samples]
+    relative = official / seconds if official else 0
+    if case.question == 'scaling':
+        pixels = math.prod(map(int, row.contender.split('x')))
+        relative = seconds * 1e9 / pixels / case.settings['batch']
+    line = [short(seconds * 1e3),
+            f'{short(min(samples))} .. {short(max(samples))}',
+            short(relative) if relative else '']
+    if case.traffic:
+        nbytes, operations = case.traffic
+        line += [short(nbytes / seconds / 1e9),
+                 short(operations / seconds / 1e12),
+                 f'{least / seconds:.0%}' if least else '']
+    elif row.peak_bytes is not None:
+        line.append(short(row.peak_bytes / 2**20))
+    return line
+
+
 def table(question, cases, args) -> list[str]:
     """The lines of a table, and under it what is missing and why."""
-    rates = ['GB/s', 'TFLOP/s', 'of floor']
-    more = {'op': rates, 'mixer': rates, 'train': ['peak MiB']}
+    more = {'train': ['peak MiB']} | dict.fromkeys(
+        ('op', 'mixer'), ['GB/s', 'TFLOP/s', 'of floor'])
     relative = 'ms/Mpixel' if question == 'scaling' else 'x official'
     lines = [[question, 'ms', 'min .. max', relative,
               *more.get(question, [])]]
@@ -747,34 +745,22 @@ def table(question, cases, args) -> list[str]:
         official = next((row.median for row in case.rows
                          if row.contender == OFFICIAL), None)
         for row in case.rows:
-            lines.append([f'  {row.contender}', row.status])
-            seconds, note = row.median, f'{row.status}: {row.reason}'
-            if seconds and question == 'scaling':
-                pixels = math.prod(map(int, row.contender.split('x')))
-                relative = seconds * 1e9 / pixels / case.settings['batch']
-            elif seconds:
-                relative = official / seconds if official else 0
-            if seconds:
-                lines[-1][1:] = [
-                    short(seconds * 1e3), f'{short(min(row.samples) * 1e3)} '
-                    f'.. {short(max(row.samples) * 1e3)}',
-                    short(relative) if relative else '']
+            note = f'{row.status}: {row.reason}'
+            if row.samples:
                 few = len(row.samples) < FEWEST_ROUNDS
                 note = f'rounds: only {len(row.samples)}' if few else ''
-            if seconds and case.traffic:
-                lines[-1] += [short(nbytes / seconds / 1e9),
-                              short(operations / seconds / 1e12),
-                              f'{least / seconds:.0%}' if least else '']
-            elif seconds and row.peak_bytes is not None:
-                lines[-1].append(short(row.peak_bytes / 2**20))
+            lines.append([f'  {row.contender}', *(
+                figures(row, case, official, least) if row.samples
+                else [row.status])])
             if note:
                 whose, where = notes.setdefault(note, ({}, {}))
                 whose[row.contender] = where[case.label] = None
-    lines = [line + [''] * (len(lines[0]) - len(line)) for line in lines]
-    widths = [max(map(len, column)) for column in zip(*lines)]
-    lines.insert(1, ['-' * width for width in widths])
+    columns = list(zip(*(
+        line + [''] * (len(lines[0]) - len(line)) for line in lines)))
+    widths = [max(map(len, column)) for column in columns]
     text = ['| ' + ' | '.join([line[0].ljust(widths[0]), *map(
-        str.rjust, line[1:], widths[1:])]) + ' |' for line in lines]
+        str.rjust, line[1:], widths[1:])]) + ' |' for line in zip(*columns)]
+    text.insert(1, '| ' + ' | '.join('-' * width for width in widths) + ' |')
     for note, (whose, where) in notes.items():
         where = ', '.join(where) if len(where) < 4 else f'{len(where)} cases'
         text.append(f'- {", ".join(whose)}: {note} ({where})')
@@ -802,41 +788,26 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f'error: {message}\n')
 
 
+def checked(kind, good, message):
+    """A type for argparse: what ``kind`` makes of a text, if ``good``."""
+
+    def parse(text):
+        with contextlib.suppress(ValueError):
+            value = kind(text)
+            if good(value):
+                return value
+        raise argparse.ArgumentTypeError(message.format(text))
+
+    return parse
+
+
+def positive(kind):
+    return checked(kind, lambda value: value > 0,
+                   'takes a number above 0, got {!r}')
+
+
 def parse_args(argv):
-    def question(text):
-        if text not in QUESTIONS:
-            raise argparse.ArgumentTypeError(
-                f'the questions are {", ".join(QUESTIONS)}; got {text!r}')
-        return text
-
-    def size(text):
-        found = re.fullmatch(r'(\d+)x(\d+)', text)
-        sides = tuple(map(int, found.groups())) if found else (0, )
-        if min(sides) < 32:
-            raise argparse.ArgumentTypeError(
-                'a size is HxW, each 32 or more, such as 800x1344; '
-                f'got {text!r}')
-        return sides
-
-    def positive(kind):
-        def parse(text):
-            try:
-                value = kind(text)
-            except ValueError:
-                value = 0
-            if not value > 0:
-                raise argparse.ArgumentTypeError(
-                    f'takes a number above 0, got {text!r}')
-            return value
-
-        return parse
-
-    def path(text):
-        if not Path(text).resolve().parent.is_dir():
-            raise argparse.ArgumentTypeError(
-                f'there is no folder for {text}; make it first')
-        return Path(text)
-
+    questions = ', '.join(QUESTIONS)
     parser = Parser(
         description="""\
 Measure how fast CycleMLP runs on this machine, beside its alternatives. The
@@ -849,66 +820,61 @@ definition there is "wrong" in place of a time, and the exit status is 1.""",
             deformable convolution), and F.linear, which moves nothing
   mixer     the token mixer of a block, with its shortcut, at each stage
   backbone  inference: CycleNet in several ways; beside the first arch
-            other backbones too, from timm or torchvision, whichever can be
-            imported
+            other backbones too, from timm or torchvision
   train     the same for forward and backward pass (half precision:
             autocast), and the memory they take beside weights and image
   scaling   ours at 1, 2 and 16 times the area
 
-columns:
-  ms          median over the rounds; then the fastest and the slowest
-  x official  how many times as fast as the official route
-  GB/s, TFLOP/s, of floor
-              rates reached; on the line of the case what has to be moved
-              and computed at least, and the time that takes on this GPU
-              where its peaks are known (H100 SXM, H200). Moved at least:
-              input, shortcut, output and weights once; with gradients
-              the input twice and the gradients once more. Computed: C^2
-              multiply-adds a position for the op, 7/3 C^2 for the mixer;
-              three times that with gradients""",
+columns: ms is the median over the rounds, then the fastest and the slowest;
+x official how many times as fast as the official route; GB/s, TFLOP/s and
+"of floor" the rates reached, and on the line of the case what has to be
+moved and computed at least, and the time that takes on this GPU where its
+peaks are known (H100 SXM, H200). Moved at least: input, shortcut, output
+and weights once; with gradients the input twice and the gradients once
+more. Computed: C^2 multiply-adds a position for the op, 7/3 C^2 for the
+mixer; three times that with gradients.""",
         formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        'questions', nargs='*', type=question, metavar='QUESTION',
-        help=f'{", ".join(QUESTIONS)}; all if none is given')
-    parser.add_argument(
-        '--arch', nargs='+', choices=sorted(CycleNet.arch_settings),
+    add = parser.add_argument
+    add('questions', nargs='*', metavar='QUESTION',
+        type=checked(str, QUESTIONS.__contains__,
+                     f'the questions are {questions}; got {{!r}}'),
+        help=f'{questions}; all if none is given')
+    add('--arch', nargs='+', choices=sorted(CycleNet.arch_settings),
         metavar='ARCH', help='b1 ... b5 (default: all; on a CPU b1 b2)')
-    parser.add_argument(
-        '--size', nargs='+', type=size, metavar='HxW',
-        default=[(800, 1344), (512, 512)],
+    add('--size', nargs='+', metavar='HxW', default=[(800, 1344), (512, 512)],
+        type=checked(
+            lambda text: tuple(map(int, text.split('x'))),
+            lambda sides: len(sides) == 2 and min(sides) >= 32,
+            'a size is HxW, each 32 or more, such as 800x1344; got {!r}'),
         help='sizes of the image (default: 800x1344 512x512)')
-    parser.add_argument(
-        '--batch', nargs='+', type=positive(int), metavar='N',
+    add('--batch', nargs='+', type=positive(int), metavar='N',
         help='images at a time (default: 1 2 8 16; on a CPU 1)')
-    parser.add_argument(
-        '--dtype', nargs='+', choices=list(DTYPES), metavar='DTYPE',
+    add('--dtype', nargs='+', choices=list(DTYPES), metavar='DTYPE',
         help='fp32, bf16, fp16 (default: bf16; on a CPU fp32 bf16)')
-    parser.add_argument(
-        '--device', choices=['cpu', 'cuda'],
+    add('--device', choices=['cpu', 'cuda'],
         help='default: cuda where there is a GPU')
-    parser.add_argument(
-        '--seconds', type=positive(float), default=500., metavar='S',
+    add('--seconds', type=positive(float), default=500., metavar='S',
         help='time for everything (default: 500); b2 and what was named '
         'first is measured first, and what there was no time for is named')
-    parser.add_argument(
-        '--json', type=path, metavar='PATH',
+    add('--json', metavar='PATH',
+        type=checked(Path, lambda path: path.resolve().parent.is_dir(),
+                     'there is no folder for {}; make it first'),
         help='where to write machine, versions and every sample')
-    parser.add_argument(
-        '--threads', type=positive(int), metavar='N',
+    add('--threads', type=positive(int), metavar='N',
         help="threads of torch on the CPU (default: torch's own)")
-    parser.add_argument('--memory-of', help=argparse.SUPPRESS)
+    add('--memory-of', help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
-    gpu = torch.cuda.is_available()
+    gpu = torch.cuda.is_available() and args.device != 'cpu'
     if args.device == 'cuda' and not gpu:
         parser.error('--device cuda: torch finds no GPU here; leave it out '
                      'or give --device cpu')
-    gpu = gpu and args.device != 'cpu'
     args.device = torch.device('cuda' if gpu else 'cpu')
     args.questions = args.questions or list(QUESTIONS)
-    args.arch = args.arch or (['b1', 'b2', 'b3', 'b4', 'b5'] if gpu
-                              else ['b1', 'b2'])
-    args.batch = args.batch or ([1, 2, 8, 16] if gpu else [1])
-    args.dtype = args.dtype or (['bf16'] if gpu else ['fp32', 'bf16'])
+    defaults = (dict(arch=['b1', 'b2', 'b3', 'b4', 'b5'],
+                     batch=[1, 2, 8, 16], dtype=['bf16']) if gpu else
+                dict(arch=['b1', 'b2'], batch=[1], dtype=['fp32', 'bf16']))
+    for name, default in defaults.items():
+        setattr(args, name, getattr(args, name) or default)
     return args
 
 
@@ -951,7 +917,7 @@ def main(argv=None) -> int:
     # A compiler may be missing, and no peer is in our hands.
     return int(any(
         row.status == 'wrong' or (
-            row.status == 'failed' and row.contender in case.checked
+            row.status == 'failed' and is_ours(row.contender)
             and 'compiled' not in row.contender)
         for case in cases for row in case.rows))
 

@@ -8,8 +8,10 @@ through their registries and call ``init_weights()`` as on modules of theirs.
 """
 
 import logging
+import math
 import os
 from functools import partial
+from numbers import Integral, Real
 
 import torch
 import torch.nn.functional as F
@@ -248,13 +250,21 @@ _ACTIVATIONS = {
 
 def _kind(cfg, known, name):
     """Type and further keys of an mm style ``dict(type=...)``."""
-    cfg = dict(cfg)
-    kind = cfg.pop('type', None)
-    if kind not in known:
+    kind = cfg.get('type') if isinstance(cfg, dict) else None
+    if not isinstance(kind, str) or kind not in known:
         raise ValueError(
             f"CycleNet: {name} takes a dict with 'type' one of "
-            f'{sorted(known)}, got type {kind!r}')
-    return kind, cfg
+            f'{sorted(known)}, got {cfg!r}')
+    return kind, {key: cfg[key] for key in cfg if key != 'type'}
+
+
+def _check_number(name, value, least, below=math.inf, whole=False):
+    if not isinstance(value, Integral if whole else Real) or not (
+            least <= value < below):
+        raise ValueError(
+            f'CycleNet: {name} is a {"whole " * whole}number, {least} or more'
+            + (f' and below {below}' if below < math.inf else '')
+            + f', got {value!r}')
 
 
 def _to_nchw(x):
@@ -271,7 +281,8 @@ def _to_nchw(x):
 class CycleNet(nn.Module):
     """CycleMLP backbone with multi-scale outputs, or classifier.
 
-    Any image size works; none needs to be a multiple of 32.
+    Any image size works, from 3x3 on (1x1 with ``stem='conv4'``); none
+    needs to be a multiple of 32.
 
     Of T, S and B the authors released weights but never code. Here they
     are read as Swin's dims and depths with Swin's patch merging, and
@@ -410,19 +421,26 @@ class CycleNet(nn.Module):
         dims = tuple(settings['embed_dims'])
         depths = tuple(settings['depths'])
         ratios = tuple(settings['mlp_ratios'])
-        if not -1 <= frozen_stages <= len(dims):
+        if not isinstance(frozen_stages, Integral) or not (
+                -1 <= frozen_stages <= len(dims)):
             raise ValueError(
                 f'CycleNet: frozen_stages counts stages, -1 to {len(dims)}, '
-                f'got {frozen_stages}')
+                f'got {frozen_stages!r}')
+        _check_number('in_channels', in_channels, 1, whole=True)
+        _check_number('num_classes', num_classes, 1, whole=True)
+        _check_number('drop_rate', drop_rate, 0, below=1)
+        _check_number('drop_path_rate', drop_path_rate, 0, below=1)
+        _check_number('skip_lam', skip_lam, 1e-6)
         if init_cfg is not None and (
-                init_cfg.get('type') != 'Pretrained'
+                not isinstance(init_cfg, dict)
+                or init_cfg.get('type') != 'Pretrained'
                 or 'checkpoint' not in init_cfg
                 or set(init_cfg) - {
                     'type', 'checkpoint', 'prefix', 'trusted'}):
             raise ValueError(
                 "CycleNet: init_cfg takes dict(type='Pretrained', "
                 "checkpoint=...[, prefix='backbone.', trusted=True]), got "
-                f'{init_cfg}')
+                f'{init_cfg!r}')
         self.arch = arch
         self.backend = check_backend(backend)
         self.embed_dims = dims
@@ -432,6 +450,11 @@ class CycleNet(nn.Module):
         self.init_cfg = init_cfg
 
         kind, options = _kind(norm_cfg, _NORMS, 'norm_cfg')
+        if set(options) - {'eps', 'elementwise_affine', 'bias'}:
+            raise ValueError(
+                "CycleNet: norm_cfg takes 'type', 'eps', "
+                f"'elementwise_affine' and 'bias', got {norm_cfg}")
+        _check_number("'eps' of norm_cfg", options.get('eps', 1e-5), 1e-30)
         norm_layer = partial(_NORMS[kind], **options)
         activation, options = _kind(act_cfg, _ACTIVATIONS, 'act_cfg')
         if options:
@@ -495,10 +518,12 @@ class CycleNet(nn.Module):
                 f'CycleNet: an arch dict has the keys {keys}, and perhaps '
                 f'{list(options)}, got {arch!r}')
         sizes = [arch[key] for key in keys]
-        if not sizes[0] or len({len(value) for value in sizes}) != 1 or not (
-                all(0 < number < 1e6 for value in sizes for number in value)
-                and all(number == int(number)
-                        for value in sizes[:2] for number in value)):
+        if not all(isinstance(value, (list, tuple)) for value in sizes) or (
+                not sizes[0] or len({len(value) for value in sizes}) != 1
+                or not all(isinstance(number, Real) and 0 < number < 1e6
+                           for value in sizes for number in value)
+                or not all(number == int(number)
+                           for value in sizes[:2] for number in value)):
             raise ValueError(
                 'CycleNet: an arch dict has one positive number a stage '
                 f'under each of {keys}, the first two whole, got {arch!r}')
@@ -510,12 +535,14 @@ class CycleNet(nn.Module):
         return arch
 
     def _resolve_out_indices(self, out_indices):
-        indices = tuple(out_indices)
-        if not indices or list(indices) != sorted(set(indices)) or not (
-                indices[0] >= 0 and indices[-1] < self.num_stages):
+        indices = tuple(out_indices) if isinstance(
+            out_indices, (list, tuple, range)) else ()
+        if not indices or not all(
+                isinstance(i, Integral) and 0 <= i < self.num_stages
+                for i in indices) or list(indices) != sorted(set(indices)):
             raise ValueError(
                 'CycleNet: out_indices are ascending stages, 0 to '
-                f'{self.num_stages - 1}, got {out_indices}')
+                f'{self.num_stages - 1}, got {out_indices!r}')
         return indices
 
     @staticmethod
@@ -579,7 +606,26 @@ class CycleNet(nn.Module):
         self._freeze_stages()
         return self
 
+    def _check_image(self, x):
+        conv = self.patch_embed.proj
+        if not isinstance(x, torch.Tensor) or x.dim() != 4 or (
+                x.shape[1] != conv.in_channels):
+            raise ValueError(
+                f'CycleNet: takes images (B, {conv.in_channels}, H, W), got '
+                f'{tuple(x.shape) if hasattr(x, "shape") else x!r} as a '
+                f'{type(x).__name__}')
+        least = conv.kernel_size[0] - 2 * conv.padding[0]
+        if conv.kernel_size == conv.stride:
+            least = 1  # it is filled up
+        height, width = x.shape[2:]
+        if min(height, width) < least:
+            raise ValueError(
+                f'CycleNet: the stem needs images of {least}x{least} or '
+                f'more, got {height}x{width}')
+
     def forward(self, x):
+        if not torch.jit.is_tracing() and not is_compiling():
+            self._check_image(x)
         # Channels last from here on: (B, H, W, C).
         x = x.contiguous(memory_format=torch.channels_last)
         x = self.patch_embed(x.permute(0, 2, 3, 1))

@@ -102,8 +102,10 @@ def cycle_fc_reference(
     """
     n, c, h, w = x.shape
     if n == 0 or h == 0 or w == 0:
-        # The deformable convolutions refuse empty maps.
-        return x.new_zeros(n, weight.shape[0], h, w)
+        # The deformable convolutions refuse empty maps. No offset matters,
+        # but that weights get a gradient.
+        y = F.linear(x.permute(0, 2, 3, 1), weight.flatten(1), bias)
+        return y.permute(0, 3, 1, 2)
     if x.dtype in (torch.float16, torch.bfloat16):
         # Not every build of the deformable convolution has these.
         bias = None if bias is None else bias.float()

@@ -1,4 +1,5 @@
 import logging
+import math
 
 import definition
 import pytest
@@ -404,14 +405,50 @@ def test_gpu_autocast(dtype):
     (dict(backend='cuda'), "triton, torch, plain, reference.*'cuda'"),
     (dict(init_cfg=dict(type='Pretrain', checkpoint='x')), 'Pretrained'),
     (dict(init_cfg=dict(type='Pretrained', chekpoint='x')), 'chekpoint'),
+    (dict(norm_cfg=dict(type='LN', epsilon=1e-5)), 'epsilon'),
+    (dict(norm_cfg=dict(type='LN', eps='a')), "'eps' of norm_cfg.*got 'a'"),
+    (dict(norm_cfg='LN'), "norm_cfg takes a dict.*got 'LN'"),
+    (dict(act_cfg=dict(type=[])), "act_cfg takes a dict.*got .*\\[\\]"),
+    (dict(in_channels='3'), "in_channels is a whole number.*got '3'"),
+    (dict(num_classes=-1), 'num_classes is a whole number, 1 or .*got -1'),
+    (dict(drop_rate=math.nan), 'drop_rate is a number.*got nan'),
+    (dict(drop_path_rate=1.), 'drop_path_rate is .*below 1, got 1.0'),
+    (dict(skip_lam=0), 'skip_lam is a number.*got 0'),
+    (dict(frozen_stages=1.5), 'frozen_stages counts.*got 1.5'),
+    (dict(out_indices=3), 'out_indices are .*got 3'),
+    (dict(out_indices=(.5, )), 'out_indices are .*got .0.5,'),
+    (dict(arch=dict(embed_dims=8, depths=[1], mlp_ratios=[1])),
+     "got .*'embed_dims': 8"),
+    (dict(init_cfg='x.pth'), "init_cfg takes .*got 'x.pth'"),
 ])
 def test_errors_name_the_value(kwargs, message):
     with pytest.raises(ValueError, match=message):
         CycleNet(**kwargs)
 
 
-@pytest.mark.parametrize('kwargs', [
-    dict(drop_path=0.1), dict(norm_cfg=dict(type='LN', epsilon=1e-5))])
-def test_a_typo_raises(kwargs):
-    with pytest.raises(TypeError, match='drop_path|epsilon'):
-        CycleNet(**kwargs)
+def test_a_typo_raises():
+    with pytest.raises(TypeError, match='drop_path'):
+        CycleNet(drop_path=0.1)
+
+
+@pytest.mark.parametrize('image, message', [
+    (torch.zeros(1, 3, 2, 9), 'images of 3x3 or more, got 2x9'),
+    (torch.zeros(3, 9, 9), r'\(B, 3, H, W\), got \(3, 9, 9\)'),
+    (torch.zeros(1, 4, 9, 9), r'got \(1, 4, 9, 9\) as a Tensor'),
+    (torch.zeros(1, 3, 9, 9).numpy(), 'as a ndarray'),
+    (None, 'got None as a NoneType'),
+])
+def test_images_that_are_none(image, message):
+    model = CycleNet(dict(embed_dims=[6], depths=[1], mlp_ratios=[1]),
+                     out_indices=[0])
+    with pytest.raises(ValueError, match=message):
+        model(image)
+
+
+@pytest.mark.parametrize('backend', ['torch', 'plain', 'reference'])
+def test_a_batch_of_none_gives_every_weight_a_gradient(backend):
+    model = CycleNet(dict(embed_dims=[6], depths=[1], mlp_ratios=[1]),
+                     out_indices=[0], backend=backend)
+    model(torch.zeros(0, 3, 9, 9))[0].sum().backward()
+    assert all(value.grad is not None and not value.grad.any()
+               for value in model.parameters())

@@ -6,7 +6,7 @@ import class_images
 import pytest
 from mmengine.config import Config
 
-from mmcyclemlp.engine.data_checks import check_data
+from mmcyclemlp.engine.data_checks import DataCheck, Look, check_data
 from mmcyclemlp.engine.errors import UserError
 
 pytest.importorskip('mmpretrain')
@@ -222,3 +222,50 @@ def test_what_another_kind_reads_is_its_own(root):
     cfg.train_dataloader.dataset = dict(
         type='CIFAR10', data_root='gone', split='train', pipeline=[])
     check_data(cfg, ('train', ))
+
+
+def findings(cfg, number=None):
+    return [(one.split, one.kind, tuple(one.names)) for one in DataCheck(
+        cfg, ('train', 'val'), Look(number)).run()]
+
+
+@pytest.mark.parametrize('listed', [False, True])
+def test_broken_image(listed, root, folders, flat):
+    cfg = config(root, flat if listed else folders)
+    path = (flat / 'train' / 'cow_0.JPEG' if listed
+            else folders / 'train' / 'cow' / 'cow_0.JPEG')
+    path.write_bytes(path.read_bytes()[:-2])
+    assert findings(cfg) == [('train', 'undecodable image', (str(path), ))]
+    refuse(cfg, r'/cow_0\.JPEG cannot be decoded \(.*\): 1 of 6')
+
+
+def test_all_images_are_opened_in_full_alone(root, tmp_path):
+    folders = class_images.draw(tmp_path / 'two', per_class=2)
+    (folders / 'train' / 'emu' / 'emu_1.JPEG').write_bytes(b'')
+    cfg = config(root, folders)
+    assert len(findings(cfg)) == 1
+    # One image a class before a run.
+    check_data(cfg, ('train', 'val'))
+
+
+@pytest.mark.parametrize('listed', [False, True])
+def test_train_and_val_share_an_image(listed, root, folders, flat):
+    cfg = config(root, flat if listed else folders)
+    below = '' if listed else 'fox'
+    data = flat if listed else folders
+    train, val = (data / split / below / 'fox_0.JPEG'
+                  for split in ('train', 'val'))
+    assert findings(cfg) == []
+    val.write_bytes(train.read_bytes())
+    assert findings(cfg) == [
+        ('val', 'overlap of train and val', (str(val), ))]
+
+
+def test_several_findings(root, flat):
+    (flat / 'train' / 'bee_0.JPEG').unlink()
+    with open(flat / 'meta' / 'train.txt', 'a') as file:
+        file.write('ant_0.JPEG 9\nword\n')
+    assert findings(config(root, flat)) == [
+        ('train', 'malformed list', ('line 8', )),
+        ('train', 'label out of range', ('line 7', )),
+        ('train', 'missing image', (str(flat / 'train' / 'bee_0.JPEG'), ))]

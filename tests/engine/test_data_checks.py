@@ -4,7 +4,7 @@ import shutil
 import pytest
 from mmengine.config import Config
 
-from mmcyclemlp.engine.data_checks import check_data
+from mmcyclemlp.engine.data_checks import DataCheck, Look, check_data
 from mmcyclemlp.engine.errors import UserError
 
 
@@ -106,6 +106,96 @@ def test_no_images_in_the_file(root, data):
     path.write_text(json.dumps(dict(json.loads(path.read_text()),
                                     images=[])))
     refuse(config(root, 'mask_rcnn', data), 'lists no images')
+
+
+def test_no_categories_in_the_file(root, data):
+    path = data / 'annotations' / 'instances_train.json'
+    path.write_text(json.dumps(dict(json.loads(path.read_text()),
+                                    categories=[])))
+    refuse(config(root, 'mask_rcnn', data), 'has no categories disc')
+    check = DataCheck(config(root, 'mask_rcnn', data), ['train'], Look())
+    kinds = [finding.kind for finding in check.run()]
+    assert 'unknown category id' in kinds and check.numbers == {}
+
+
+@pytest.mark.parametrize('width', [None, '128', 0])
+def test_image_without_a_size(width, root, data):
+    path = data / 'annotations' / 'instances_train.json'
+    content = json.loads(path.read_text())
+    content['images'][2]['width'] = width
+    path.write_text(json.dumps(content))
+    refuse(config(root, 'mask_rcnn', data), 'image 2 has the file_name '
+           rf'0002.jpg, width {width} and height 128')
+
+
+def test_all_splits_and_data_sets_are_looked_at(root, data):
+    """Not only the first finding; data sets are not joined."""
+    cfg = config(root, 'mask_rcnn', data)
+    inner = cfg.train_dataloader.dataset
+    cfg.train_dataloader.dataset = dict(
+        type='ConcatDataset', datasets=[inner, dict(inner, indices=2)])
+    (data / 'images' / 'train' / '0001.jpg').write_bytes(b'')
+    (data / 'images' / 'val' / '0003.jpg').unlink()
+    check = DataCheck(cfg, ('train', 'val'), Look())
+    found = [(one.split, one.kind, one.message) for one in check.run()]
+    assert [one[:2] for one in found] == [
+        ('train', 'undecodable image'), ('train', 'undecodable image'),
+        ('val', 'missing image')]
+    assert '1 of 8' in found[0][2] and '1 of 2' in found[1][2]
+    assert check.numbers == dict(train=(10, 10), val=(3, 3))
+
+
+@pytest.mark.parametrize('indices', [2, -2, [0, 7]])
+def test_indices(indices, root, data):
+    cfg = config(root, 'mask_rcnn', data)
+    cfg.train_dataloader.dataset.indices = indices
+    for place in range(2, 6):
+        (data / 'images' / 'train' / f'000{place}.jpg').unlink()
+    check_data(cfg, ('train', ))
+
+
+def test_a_sample_is_opened_before_a_run(root, data):
+    (data / 'images' / 'train' / '0001.jpg').write_bytes(b'')
+    cfg = config(root, 'mask_rcnn', data)
+    check = DataCheck(cfg, ['train'], Look(4))
+    assert list(check.run()) == [] and check.numbers == dict(train=(8, 4))
+
+
+def test_images_that_training_skips(root, data):
+    (data / 'images' / 'train' / '0001.jpg').write_bytes(b'')
+    (data / 'images' / 'train' / '0002.jpg').unlink()
+    cfg = config(root, 'mask_rcnn', data)
+    refuse(cfg, '0002.jpg does not exist')
+    cfg.train_cfg.unreadable = 'skip'
+    check_data(cfg, ('train', 'val'))
+    # Evaluation skips none.
+    (data / 'images' / 'val' / '0002.jpg').unlink()
+    refuse(cfg, '0002.jpg does not exist')
+
+
+def test_the_annotation_file_is_parsed_once(root, data, monkeypatch):
+    parsed = []
+    load = json.load
+    monkeypatch.setattr('json.load', lambda file: parsed.append(
+        file.name) or load(file))
+    cfg = config(root, 'mask_rcnn', data)
+    inner = cfg.train_dataloader.dataset
+    cfg.train_dataloader.dataset = dict(
+        type='ConcatDataset', datasets=[inner, inner])
+    cfg.test_dataloader = cfg.val_dataloader
+    check_data(cfg, ('train', 'val', 'test'))
+    assert len(parsed) == 2
+
+
+def test_what_lies_elsewhere_is_not_opened(root, data):
+    cfg = config(root, 'mask_rcnn', data)
+    dataset = cfg.train_dataloader.dataset
+    dataset.data_root = 's3://bucket/data'
+    check_data(cfg, ('train', ))
+    dataset.data_root = 'gone'
+    dataset.backend_args = dict(backend='petrel')
+    dataset.metainfo.classes = ('disc', )
+    refuse(cfg, 'num_classes is 5, but the train data has 1')
 
 
 def test_image_without_label(root, data):

@@ -28,6 +28,8 @@ from .sources import check_exists, check_heads, evaluators, sources
 
 # Files of a data set that are opened before a run.
 _QUICK = 32
+_UNREADABLE = ('missing image', 'undecodable image', 'missing label map',
+               'undecodable label map')
 
 
 def check_data(cfg, splits):
@@ -42,13 +44,18 @@ def check_data(cfg, splits):
 
     Raises:
         UserError: The first thing found that a run would crash on, leave
-            out or learn wrongly. What is merely worth knowing is logged.
+            out or learn wrongly. What is merely worth knowing is logged,
+            and so are training images that cannot be read where
+            ``train_cfg.unreadable`` says to skip them.
     """
+    skip = (cfg.get('train_cfg') or {}).get('unreadable') == 'skip'
     start = time.perf_counter()
     check = DataCheck(cfg, splits, Look(_QUICK))
     with closing(check.run()) as findings:
         for finding in findings:
-            if finding.error:
+            skipped = (skip and finding.split == 'train'
+                       and finding.kind in _UNREADABLE)
+            if finding.error and not skipped:
                 raise UserError(finding.message)
             print_log(f'{finding.split} data: {finding.message}', 'current',
                       logging.WARNING)
@@ -172,6 +179,8 @@ class DataCheck:
 def _missing(source):
     """Files and folders that the config names and that are not there."""
     option = source.option
+    if source.remote:
+        return
     if source.root:
         yield from check_exists(source.root, f'{option}.data_root')
     if source.config.get('ann_file'):

@@ -85,6 +85,12 @@ def _columns(path, content, masks):
     categories = [(one['id'], one['name']) for one in content['categories']]
     images = [(one['id'], one['file_name'], one['width'], one['height'])
               for one in content['images']]
+    for number, name, width, height in images:
+        if not (isinstance(name, str) and type(width) in _NUMBERS
+                and type(height) in _NUMBERS and min(width, height) > 0):
+            raise ValueError(
+                f'image {number} has the file_name {name}, width {width} and '
+                f'height {height}')
     entries = content.get('annotations') or []
     sound = [entry for entry in entries if _is_sound(entry)]
     report('malformed annotation',
@@ -317,8 +323,7 @@ def _class_names(source, file, classes):
             'file', order)
     others = [name for name in names if name not in classes]
     if classes and others:
-        chosen = np.array([name in classes for name in names])
-        number = int((~chosen[file.category] & (file.category >= 0)).sum())
+        number = int((~_chosen(file, classes) & (file.category >= 0)).sum())
         yield Finding(
             'category that is no class',
             f'{file.path}: categories {some(others)} are none of the '
@@ -326,11 +331,16 @@ def _class_names(source, file, classes):
             error=False)
 
 
+def _chosen(file, classes):
+    """Whether the category of each annotation is among the classes."""
+    # The last is for annotations of no category, whose place is -1.
+    chosen = [name in classes for _, name in file.categories] + [False]
+    return np.array(chosen)[file.category]
+
+
 def _ground_truth(source, file, classes):
     """What mm's filter leaves; give the places of the images."""
-    chosen = np.array([name in classes for _, name in file.categories])
-    of_class = chosen[file.category] & (file.category >= 0) & (
-        file.image >= 0)
+    of_class = _chosen(file, classes) & (file.image >= 0)
     wanted = {} if source.config.get('test_mode') else (
         source.config.get('filter_cfg') or {})
     least = wanted.get('min_size', 0)
@@ -345,14 +355,16 @@ def _ground_truth(source, file, classes):
 
     empty = [file.images[at][1] for at in np.flatnonzero(~filled)]
     if empty:
+        nothing = not any(filled[at] for at in used)
         left = sum(not filled[at] for at in used)
         yield Finding(
             'images without ground truth',
             f'{file.path}: {len(empty)} of {len(file.images)} images '
             f'({len(empty) / len(file.images):.1%}) have no box of a class '
-            f'to train on; {left} of them are used', empty,
-            error=source.split == 'train' and not any(
-                filled[at] for at in used))
+            f'to train on; {left} of them are used'
+            + ('; there is nothing to learn: check the classes and boxes'
+               if nothing else ''), empty,
+            error=nothing and source.split == 'train')
     small = [file.images[at][1] for at in np.flatnonzero(~large)]
     if small:
         yield Finding(
@@ -362,7 +374,7 @@ def _ground_truth(source, file, classes):
             error=False)
     present = set(file.category[of_class & file.kept & ~file.crowd].tolist())
     lacking = [name for at, (_, name) in enumerate(file.categories)
-               if chosen[at] and at not in present]
+               if name in classes and at not in present]
     if lacking:
         yield Finding(
             'class without example',

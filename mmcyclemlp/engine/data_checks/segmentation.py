@@ -71,8 +71,8 @@ def _files(source):
             yield Finding(
                 'duplicate file name',
                 f'{listed} has {twice[0]} more than once: {len(twice)} of '
-                f'{len(set(stems))} names; it would count more than others',
-                twice)
+                f'{len(set(stems))} names, which count more than others',
+                twice, error=False)
     else:
         listed = images
         stems = _stems(images, suffix)

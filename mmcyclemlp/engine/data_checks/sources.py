@@ -89,7 +89,7 @@ class Source:
     def transform(self, name):
         """The first transform of this name in the pipeline, {} if none."""
         return next((one for one in self.config.get('pipeline') or ()
-                     if one['type'].split('.')[-1] == name), {})
+                     if _name(one['type']) == name), {})
 
 
 def sources(cfg, split):
@@ -113,8 +113,17 @@ def _leaves(dataset):
     return [leaf for one in inner for leaf in _leaves(one)]
 
 
+def _name(kind):
+    """Name of a type, which a config gives as text or as a class."""
+    return kind.split('.')[-1] if isinstance(kind, str) else kind.__name__
+
+
+def _class(kind, registry):
+    return registry.get(kind) if isinstance(kind, str) else kind
+
+
 def _kind(dataset, split, registry):
-    kind = registry.get(dataset['type'])
+    kind = _class(dataset['type'], registry)
     if kind is None:
         raise UserError(
             f"{split}_dataloader.dataset.type is '{dataset['type']}', which "
@@ -178,7 +187,7 @@ def heads(cfg):
 
 
 def _defaults(node, registry):
-    kind = registry.get(node['type'])
+    kind = _class(node['type'], registry)
     return {} if kind is None else init_defaults(kind)
 
 

@@ -50,19 +50,21 @@ def train(tmp_path):
     """Train on a poisoned data set; give the runner."""
     number = iter(range(9))
 
-    def run(poison, by_epoch=True, named=True, interval=1, spoil=False,
-            **hook):
+    def run(poison, by_epoch=True, length=None, named=True, interval=1,
+            spoil=False, **hook):
         runner = Runner(
             Line(), str(tmp_path),
             train_dataloader=dict(
                 dataset=Images(poison, named), batch_size=2,
                 sampler=dict(type='DefaultSampler', shuffle=False)),
-            train_cfg=(dict(by_epoch=True, max_epochs=2) if by_epoch else
-                       dict(by_epoch=False, max_iters=5)),
+            train_cfg=(dict(by_epoch=True, max_epochs=length or 2)
+                       if by_epoch else
+                       dict(by_epoch=False, max_iters=length or 5)),
             optim_wrapper=dict(
                 optimizer=dict(type='SGD', lr=float('inf') if spoil else .1)),
             default_hooks=dict(checkpoint=dict(
-                type='CheckpointHook', interval=interval, by_epoch=by_epoch)),
+                type='CheckpointHook', interval=interval, by_epoch=by_epoch,
+                save_last=interval > 0)),
             custom_hooks=[dict(type=HOOK, **hook)],
             experiment_name=f'{tmp_path.name}{next(number)}')
         run.runner = runner
@@ -114,11 +116,11 @@ def test_looks_at_a_step_after_the_next(train):
     assert train.runner.iter == 2
 
 
-@pytest.mark.parametrize('by_epoch', [True, False])
-def test_the_last_step_too(by_epoch, train, tmp_path):
-    poison = {5: float('nan')} if by_epoch else {3: float('nan')}
-    with pytest.raises(UserError, match=r'is not finite .*[35]\.jpg'):
-        train(poison, by_epoch=by_epoch, interval=-1)
+@pytest.mark.parametrize('by_epoch, length, last', [
+    (True, 1, 5), (False, 2, 3)])
+def test_the_last_step_too(by_epoch, length, last, train, tmp_path):
+    with pytest.raises(UserError, match=rf'is not finite .*{last}\.jpg'):
+        train({last: float('nan')}, by_epoch, length, interval=-1)
     assert names(tmp_path) == []
 
 
@@ -132,6 +134,15 @@ def test_weights_that_another_process_ruined(train, tmp_path):
     with pytest.raises(UserError, match='the weights are not finite'):
         train({}, by_epoch=False, spoil=True)
     assert names(tmp_path) == []
+
+
+def test_each_process_has_its_own_file(train, tmp_path, monkeypatch):
+    module = 'mmcyclemlp.engine.hooks.finite_loss'
+    monkeypatch.setattr(f'{module}.is_distributed', lambda: True)
+    monkeypatch.setattr(f'{module}.get_rank', lambda: 3)
+    with pytest.raises(UserError, match=r'nonfinite_loss_rank3\.json has'):
+        train({0: float('nan')})
+    assert (tmp_path / 'nonfinite_loss_rank3.json').is_file()
 
 
 def test_may_go_on(train, tmp_path):
