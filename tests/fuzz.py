@@ -277,11 +277,11 @@ def _check_gradients(rng, model, other, x, args):
     for name, value in model.named_parameters():
         parts = name.split('.')
         place = int(parts[1]) if parts[0] == 'network' else -1
-        is_frozen = frozen > 0 and parts[0] in (
-            'patch_embed', 'network') and place < 2 * frozen - 1
-        used = place <= 2 * last
+        is_frozen = place > 2 * last or (
+            frozen > 0 and parts[0] in ('patch_embed', 'network')
+            and place < 2 * frozen - 1)
         check(value.requires_grad is not is_frozen, name, 'frozen?')
-        check((value.grad is not None) is (used and not is_frozen), name,
+        check((value.grad is not None) is not is_frozen, name,
               'gradient' if value.grad is not None else 'no gradient')
         check(value.grad is None or value.grad.isfinite().all(), name,
               'gradient not finite')

@@ -308,6 +308,7 @@ class CycleNet(nn.Module):
             environment variable FORK_LAST3 of the official code, where any
             non-empty value means True. Default: None.
         out_indices (Sequence[int]): Stages whose maps are given, from 0.
+            Stages after the last of them are not run, and are frozen.
             Default: (0, 1, 2, 3).
         num_classes (int): Classes of the classifier. Default: 1000.
         drop_rate (float): Dropout rate. Default: 0.
@@ -486,8 +487,11 @@ class CycleNet(nn.Module):
                                with_cp, backend)
                     for _ in range(depth))))
 
+        # How much of the network an output depends on.
+        self._places = len(self.network)
         if fork_feat:
             self.out_indices = self._resolve_out_indices(out_indices)
+            self._places = 2 * self.out_indices[-1] + 1
             self.fork_last3 = self._resolve_fork_last3(fork_last3)
             for i in self.out_indices:
                 bare = i == 0 and self.fork_last3
@@ -591,11 +595,11 @@ class CycleNet(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _freeze_stages(self):
-        if self.frozen_stages <= 0:
-            return
         # Stage i and the downsampling before it end at place 2 * i.
-        frozen = [self.patch_embed,
-                  *self.network[:2 * self.frozen_stages - 1]]
+        frozen = list(self.network[self._places:])  # which nothing reads
+        if self.frozen_stages > 0:
+            frozen += [self.patch_embed,
+                       *self.network[:2 * self.frozen_stages - 1]]
         for module in frozen:
             module.eval()
             module.requires_grad_(False)
@@ -630,8 +634,8 @@ class CycleNet(nn.Module):
         x = x.contiguous(memory_format=torch.channels_last)
         x = self.patch_embed(x.permute(0, 2, 3, 1))
         outs = []
-        for place, layer in enumerate(self.network):
-            x = layer(x)
+        for place in range(self._places):
+            x = self.network[place](x)
             if self.fork_feat and place % 2 == 0 and (
                     place // 2 in self.out_indices):
                 out = getattr(self, f'norm{place}')(x)

@@ -8,9 +8,11 @@ without loading it, and goes on as if it had never been left.
 
 import copy
 import logging
+import os
 import signal
 from functools import partial
 from itertools import islice
+from threading import Thread
 
 import mmcv
 import torch
@@ -175,12 +177,15 @@ def _start_worker(initialise, number):
     # Signals to the whole group are for the main process, which finishes its
     # step and may want another batch.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _end_soon)
+    if hasattr(signal, 'sigwaitinfo'):  # on Linux
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        Thread(target=_end_when_told, daemon=True).start()
 
 
-def _end_soon(number, frame):
-    signal.signal(number, signal.SIG_DFL)
-    signal.alarm(60)
+def _end_when_told():
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)
 
 
 class _Resumable:

@@ -178,6 +178,22 @@ def test_fork_last3(config, variable, last3, source, monkeypatch):
         assert f'fork_last3={last3}' in records[0] and source in records[0]
 
 
+def test_stages_after_the_last_output_are_neither_run_nor_trained():
+    part, x = small(out_indices=(0, 1)), torch.rand(1, 3, 64, 64)
+    run = []
+    for place, layer in enumerate(part.network):
+        layer.register_forward_hook(
+            lambda *args, place=place: run.append(place))
+    sum(map(torch.sum, part.train()(x))).backward()
+    assert run == [0, 1, 2]
+    trained = {name for name, value in part.named_parameters()
+               if value.grad is not None}
+    assert trained == {name for name, value in part.named_parameters()
+                       if value.requires_grad}
+    assert not any(name.startswith(f'network.{place}.') for name in trained
+                   for place in range(3, 7))
+
+
 def test_out_indices_are_stages_and_only_their_norms_exist():
     full, part = small(), small(out_indices=(1, 3))
     assert {n for n, _ in part.named_children() if n.startswith('norm')} == {

@@ -27,10 +27,9 @@ def steps():
                     or (name == 'retinanet' and i == 0))
 
 
-STEPS = list(steps())
-# With a norm that no loss comes from, and with stages that none does.
-UNUSED = [dict(name='retinanet', fork_last3=False),
-          dict(name='upernet', out_indices=[0, 1, 2])]
+STEPS = [*steps(), dict(name='upernet', out_indices=[0, 1, 2])]
+# With a norm that no loss comes from.
+UNUSED = [dict(name='retinanet', fork_last3=False)]
 GRADIENTS = [
     dict(name=name, undo=undo, with_cp=True, fork_last3=name == 'retinanet')
     for name in NETWORKS for undo in (True, False)]
@@ -68,7 +67,8 @@ def test_steps(case, result):
     assert got['ranks_equal']
     # All that is not frozen is trained.
     assert got['still'] == got['frozen']
-    assert bool(got['frozen']) == (case['frozen_stages'] > 0)
+    assert bool(got['frozen']) == (
+        case.get('frozen_stages', 0) > 0 or case['out_indices'][-1] < 3)
 
 
 @pytest.mark.parametrize('case', UNUSED, ids=name_of)

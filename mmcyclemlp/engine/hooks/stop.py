@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 
 import torch
 from mmengine.dist import is_distributed
@@ -20,7 +21,8 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 class StopHook(Hook):
     """At SIGTERM or SIGINT, finish the step, save, and end.
 
-    Of training as of validation. Asked once more, the process ends at once.
+    Of training as of validation. Asked once more a second or more later, the
+    process ends at once.
     Needs a WholeCheckpointHook beside it.
 
     Raises:
@@ -48,9 +50,11 @@ class StopHook(Hook):
         if os.getpid() != self._process:
             return  # a worker of the data loader: the batch is needed
         if self._asked is not None:
+            if time.monotonic() - self._since < 1:
+                return  # the same, by way of torchrun
             signal.signal(number, signal.SIG_DFL)
             os.kill(self._process, number)
-        self._asked = number
+        self._asked, self._since = number, time.monotonic()
         print_log(f'{signal.Signals(number).name}: the step is finished and '
                   'saved; once more ends at once', logger='current')
 
