@@ -14,6 +14,7 @@ import tempfile
 import warnings
 from collections import OrderedDict
 from functools import cache
+from pathlib import Path
 
 import definition
 import numpy as np
@@ -84,7 +85,7 @@ _IMAGES = {
 
 
 def _size(rng):
-    return min(rng.randint(1, 200), rng.choice([4, 12, 40, 80, 200]))
+    return rng.randint(1, rng.choice([4, 12, 40, 80, 200]))
 
 
 def _draw_arguments(rng):
@@ -354,6 +355,74 @@ def image_case(seed):
     return RIGHT
 
 
+_CONFIGS = {
+    'retinanet': 'retinanet/retinanet_cyclemlp-b1_fpn_1x_coco',
+    'mask_rcnn': 'mask_rcnn/mask-rcnn_cyclemlp-b1_fpn_1x_coco',
+    'sem_fpn': 'sem_fpn_ade20k/fpn_cyclemlp-b1_8xb4-40k_ade20k-512x512',
+    'upernet': 'upernet_ade20k/upernet_cyclemlp-b1_8xb2-160k_ade20k-512x512',
+}
+
+
+@cache
+def _whole_model(name):
+    """A model of the configs, with a small backbone."""
+    from mmengine.config import Config
+    from mmengine.registry import MODELS, init_default_scope
+
+    cfg = Config.fromfile(str(
+        Path(__file__).parent.parent / 'configs' / f'{_CONFIGS[name]}.py'))
+    init_default_scope(cfg.default_scope)
+    dims = [6, 8, 12, 16]
+    cfg.model.backbone.update(init_cfg=None, arch=dict(
+        embed_dims=dims, depths=[1] * 4, mlp_ratios=[2] * 4))
+    heads = [cfg.model.get(key) for key in (
+        'neck', 'decode_head', 'auxiliary_head')]
+    for head in filter(None, heads):
+        if head.in_channels == [64, 128, 320, 512]:
+            head.in_channels = dims
+        elif head.in_channels == 320:
+            head.in_channels = dims[2]
+    torch.manual_seed(0)
+    return cfg.default_scope, MODELS.build(cfg.model).eval()
+
+
+def model_case(seed):
+    """An image of any size through a whole detector or segmentor."""
+    rng = random.Random(seed)
+    torch.manual_seed(seed)
+    name = rng.choice(list(_CONFIGS))
+    scope, model = _whole_model(name)
+    height, width = _size(rng), _size(rng)
+    meta = dict(img_shape=(height, width), ori_shape=(height, width),
+                pad_shape=(height, width), scale_factor=(1., 1.))
+    if scope == 'mmdet':
+        from mmdet.structures import DetDataSample as Sample
+    else:
+        from mmseg.structures import SegDataSample as Sample
+    image = torch.randint(256, (3, height, width), dtype=torch.uint8)
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            sample, = model.test_step(dict(
+                inputs=[image], data_samples=[Sample(metainfo=meta)]))
+    except ValueError as error:
+        check(min(height, width) < 3 and f'{height}x{width}' in str(error),
+              name, height, width, error)
+        return REFUSED
+    if scope == 'mmseg':
+        check(sample.pred_sem_seg.shape == (height, width)
+              and sample.seg_logits.data.isfinite().all(), 'logits')
+        return RIGHT
+    found = sample.pred_instances
+    least, most = torch.zeros(4), torch.tensor([width, height] * 2)
+    check(found.bboxes.isfinite().all() and found.scores.isfinite().all()
+          and ((found.bboxes >= least) & (found.bboxes <= most)).all(),
+          'boxes')
+    if name == 'mask_rcnn':
+        check(found.masks.shape[1:] == (height, width), 'masks')
+    return RIGHT
+
+
 # --- damaged files
 
 KINDS = ('official', 'old', 'safetensors', 'paddle', 'mm')
@@ -521,7 +590,7 @@ def damage_case(seed):
 
 
 CASES = {'network': network_case, 'image': image_case,
-         'damage': damage_case}
+         'model': model_case, 'damage': damage_case}
 
 
 def _one(kind, seed):

@@ -439,8 +439,11 @@ def _read_torch(path, source, allow):
     restricted.Unpickler, restricted.load = Unpickler, load
     with open(path, 'rb') as file:  # of a path torch asks the ending
         # Safe in spite of weights_only=False.
-        return torch.load(file, map_location='cpu', weights_only=False,
-                          pickle_module=restricted)
+        content = torch.load(file, map_location='cpu', weights_only=False,
+                             pickle_module=restricted)
+        if sizes is None and file.read(1):
+            raise ValueError('there is more behind its end')
+    return content
 
 
 def _verified_sizes(path, source):
@@ -458,8 +461,10 @@ def _verified_sizes(path, source):
                 'save its state_dict() and load that')
         if any(one.compress_type for one in records):
             raise ValueError('compressed, which torch.save does not do')
+        # Of what is marked as a folder torch gives memory nobody wrote.
         if len(sizes) < len(records) or archive.comment or (
-                sum(sizes.values()) > os.path.getsize(path)):
+                sum(sizes.values()) > os.path.getsize(path)) or any(
+                one.is_dir() or one.external_attr & 0x10 for one in records):
             raise ValueError('records that torch.save does not write')
         # All are 0 where torch was told not to compute them.
         if any(one.CRC for one in records):

@@ -12,7 +12,7 @@ import pytest
 PARTS = 4
 # Of each kind, in CI and at full length.
 NUMBERS = {'network': (400, 4_000), 'image': (400, 4_000),
-           'damage': (1_200, 12_000)}
+           'model': (80, 800), 'damage': (1_200, 12_000)}
 
 
 @pytest.mark.soak
@@ -23,10 +23,11 @@ def test_drawn_cases(kind, part, rounds, record_property):
     counts, wrong = fuzz.run(kind, range(part, number, PARTS))
     for word, count in counts.items():
         record_property(f'{kind}: {word}', count)
-    print(kind, part, counts)
+    print(f'{kind}, part {part}: {counts}')
     assert not wrong, '\n'.join([f'{len(wrong)} wrong', *wrong[:10]])
     assert sum(counts.values()) == number // PARTS
-    assert counts[fuzz.RIGHT] and counts[fuzz.REFUSED]
+    assert counts[fuzz.RIGHT]
+    assert fuzz.REFUSED in counts or kind == 'model'
 
 
 def test_a_wrong_case_is_seen(monkeypatch):
