@@ -251,9 +251,6 @@ class _Unpickler(pickle._Unpickler):
         state = self.stack.pop()
         owner = type(self.stack[-1])
         if owner not in self.setters:
-            if isinstance(self.stack[-1], self.transitional):
-                self.stack.append(state)
-                return pickle._Unpickler.load_build(self)
             raise TypeError(f'a state for a {owner.__name__}')
         self.setters[owner](self.stack[-1], state)
 
@@ -344,10 +341,6 @@ def _restricted_unpickler(path, source, allow, remedy=''):
 
     class Unpickler(_Unpickler):
         size = os.path.getsize(path)
-        transitional = tuple(value for value in allow.values()
-                             if isinstance(value, type)
-                             and value.__module__.split('.')[0] in (
-                                 'numpy', 'mmengine'))
         setters = {
             _Placeholder: lambda thing, state: None,
             **{key: value for key, value in allow.items()

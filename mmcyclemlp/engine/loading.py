@@ -2,14 +2,10 @@
 
 import os
 import os.path as osp
-from collections import Counter, defaultdict
 from contextlib import contextmanager
 from glob import escape, glob
-from pathlib import PosixPath
-from pickle import UnpicklingError
 
 from mmengine.logging import print_log
-from mmengine.logging.history_buffer import HistoryBuffer
 from mmengine.runner import CheckpointLoader
 from mmengine.runner.checkpoint import (
     get_external_models,
@@ -23,6 +19,7 @@ from ..backbones.checkpoint import (
     read_checkpoint,
 )
 from .errors import UserError
+from .saved_objects import allowed
 
 # What comes before the names that mm has for files, and where they are.
 _NAMED = {
@@ -60,7 +57,7 @@ def read(filename, trusted=False):
         raise CheckpointError(
             f'{filename} would be read by unpickling whatever it asks for: '
             'download it, and give its path')
-    checkpoint = read_checkpoint(filename, _allowed(), trusted)
+    checkpoint = read_checkpoint(filename, allowed(), trusted)
     meta = checkpoint.get('meta') if isinstance(checkpoint, dict) else None
     if isinstance(meta, dict):
         meta.pop('config', None)  # Runner.resume would run it
@@ -195,39 +192,3 @@ def _as_classifier(checkpoint, filename):
         return checkpoint
     return {'state_dict': {f'backbone.{key}': value
                            for key, value in state.items()}}
-
-
-def _allowed():
-    """What mm keeps beside the weights: logs in numpy arrays."""
-    import _codecs
-
-    import numpy as np
-
-    core = np.core if np.__version__.startswith('1.') else np._core
-    allowed = {
-        'mmengine.logging.history_buffer.HistoryBuffer': HistoryBuffer,
-        '_codecs.encode': _codecs.encode,
-        # MultiStepLR keeps its milestones so.
-        'collections.Counter': Counter,
-        'collections.defaultdict': defaultdict,
-        'builtins.set': set,
-        '__builtin__.set': set,
-        'pathlib.PosixPath': PosixPath,
-        'numpy.ndarray': np.ndarray,
-        'numpy.dtype': np.dtype,
-        '__builtin__.getattr': _history_statistic,
-        'builtins.getattr': _history_statistic,
-    }
-    for name in ('numpy.core', 'numpy._core'):
-        allowed[f'{name}.multiarray._reconstruct'] = (
-            core.multiarray._reconstruct)
-        allowed[f'{name}.multiarray.scalar'] = core.multiarray.scalar
-    return allowed
-
-
-def _history_statistic(owner, name):
-    """The one attribute mm's checkpoints ask for: HistoryBuffer's methods."""
-    if owner is not HistoryBuffer or name not in (
-            'min', 'max', 'current', 'mean'):
-        raise UnpicklingError(f'refused attribute {name!r} of {owner!r}')
-    return getattr(owner, name)
