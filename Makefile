@@ -30,6 +30,8 @@ test-openmmlab:
 	@tools/make_env.sh openmmlab .venv-openmmlab
 	.venv-openmmlab/bin/python -m pytest -n 2
 
-# The tests that repeat something at random, at full length.
+# The tests that repeat something at random, at full length; with
+# DATA=DIR those on real data, too.
 soak: env
-	$(BIN)/python -m pytest -n 2 --soak -m soak
+	$(BIN)/python -m pytest -n 2 --soak -m soak \
+	    $(if $(DATA),--real-data $(DATA))

@@ -594,6 +594,7 @@ CASES = {'network': network_case, 'image': image_case,
 
 
 def _one(kind, seed):
+    logging.getLogger('mmcyclemlp').setLevel('WARNING')
     try:
         return CASES[kind](seed), ''
     except Exception as error:
@@ -611,7 +612,6 @@ def run(kind, seeds):
     """
     counts, wrong = {}, []
     seeds = list(seeds)
-    logging.getLogger('mmcyclemlp').setLevel('WARNING')
     for first in range(0, len(seeds), 50):
         some = seeds[first:first + 50]
         outcome = run_apart(

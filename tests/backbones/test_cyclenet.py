@@ -179,7 +179,8 @@ def test_fork_last3(config, variable, last3, source, monkeypatch):
 
 
 def test_stages_after_the_last_output_are_neither_run_nor_trained():
-    part, x = small(out_indices=(0, 1)), torch.rand(1, 3, 64, 64)
+    part = small(out_indices=(0, 1))
+    x = torch.rand(1, 3, 64, 64).double()
     run = []
     for place, layer in enumerate(part.network):
         layer.register_forward_hook(

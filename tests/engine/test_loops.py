@@ -132,12 +132,13 @@ def test_unreadable_images_are_skipped_and_counted(workers, make_runner,
     runner = make('retinanet', workers, unreadable='skip', max_epochs=2,
                   val_interval=9)
     runner.train()
-    # Once in each epoch, and the images drawn for it are readable.
-    assert runner.train_loop.images.skipped == 2
+    # Once in each epoch, or more where it is drawn for itself.
+    skipped = int(runner.train_loop.images.skipped)
+    assert skipped >= 2
     said = capfd.readouterr()
     said = said.out + said.err
     assert f'{path} cannot be read: another image is drawn' in said
-    assert '2 draws of images that cannot be read were skipped' in said
+    assert f'{skipped} draws of images that cannot be read were' in said
 
 
 def test_a_fault_of_a_transform_is_not_taken_for_an_image(make_runner):
