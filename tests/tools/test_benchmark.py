@@ -215,8 +215,8 @@ def test_contender_that_fails(what, bench, run, monkeypatch):
 
     monkeypatch.setattr(bench, 'cycle_fc', failing)
     start = time.perf_counter()
-    status, text, rows = run('op', seconds=5)
-    assert time.perf_counter() - start < 10
+    status, text, rows = run('op', seconds=15)
+    assert time.perf_counter() - start < 30
     expected = {'memory': 'out of memory', 'fault': 'failed',
                 'hang': 'no time'}[what]
     assert set(status_of(rows, 'torch').values()) == {expected}
