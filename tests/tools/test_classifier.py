@@ -119,7 +119,7 @@ def test_train_resume_evaluate(config, data, run_python, tmp_path):
         '--cfg-options', 'train_cfg.max_epochs=2',
         'optim_wrapper.optimizer.lr=0.')
     assert 'resumed epoch: 1' in log_of(done)
-    assert '[2][3/3]' in log_of(done) and '[1][' not in log_of(done)
+    assert '[2][3/3]' in log_of(done) and '(train)  [1][' not in log_of(done)
     assert 'accuracy/top5' in log_of(done)
     # Adam's own rate was resumed too, so that weights move.
     second = torch.load(work / 'epoch_2.pth', weights_only=False)
