@@ -10,6 +10,7 @@ from mmengine.registry import RUNNERS, init_default_scope
 from mmengine.runner import Runner
 
 from ..backbones.checkpoint import NotCycleNetError, find_state_dict
+from ..carried import find_config
 from .errors import UserError
 from .hooks.checkpoint import WholeCheckpointHook
 from .hooks.finite_loss import FiniteLossHook
@@ -22,7 +23,8 @@ def read_config(path, work_dir=None, launcher='none', options=None):
     """Read a config and settle where its run lives.
 
     Args:
-        path (str): Config file.
+        path (str): Config file, or the name of one that comes with the
+            package.
         work_dir (str | None): Folder of the run; None for the config's own,
             or ``work_dirs/<name of the config>``.
         launcher (str): 'none', 'pytorch', 'slurm' or 'mpi'.
@@ -34,8 +36,7 @@ def read_config(path, work_dir=None, launcher='none', options=None):
     Raises:
         UserError: The file does not exist, or an import it asks for fails.
     """
-    if not osp.isfile(path):
-        raise UserError(f'there is no config file {path}')
+    path = find_config(path)
     try:
         cfg = Config.fromfile(path)
     except UserError:
@@ -48,8 +49,7 @@ def read_config(path, work_dir=None, launcher='none', options=None):
     if work_dir is not None:
         cfg.work_dir = work_dir
     elif cfg.get('work_dir') is None:
-        cfg.work_dir = osp.join('work_dirs', osp.splitext(
-            osp.basename(path))[0])
+        cfg.work_dir = osp.join('work_dirs', path.stem)
     cfg.launcher = launcher
     if launcher == 'pytorch' and not torch.cuda.is_available():
         _distribute_on_cpu(cfg)
