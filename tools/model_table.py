@@ -11,19 +11,15 @@ import logging
 import sys
 from pathlib import Path
 
-import torch
 import yaml
 from mmengine.config import Config
-from mmengine.registry import MODELS, init_default_scope
-from torch.utils.flop_counter import FlopCounterMode
 
+from mmcyclemlp.engine.complexity import SIZES, count
 from mmcyclemlp.engine.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 BEGIN = '<!-- models: written by tools/model_table.py -->'
 END = '<!-- models: end -->'
-# Height and width that the multiply-adds are counted at.
-SIZES = dict(mmpretrain=(224, 224), mmdet=(800, 1280), mmseg=(512, 512))
 METHOD = (
     'Counted: by `tools/model_table.py`, from the configs. A GMAC is 10⁹ '
     "multiply-adds of convolutions and matrix products in the paper's "
@@ -36,45 +32,6 @@ NOTES = dict(
 NO_ACCURACY = (
     'Accuracies that are not here were not measured by us, and no published '
     'one could be checked at its source.')
-
-
-def count(cfg):
-    """Count a model in its textbook form, without memory for it.
-
-    Args:
-        cfg (Config): Config of a classifier, detector or segmentor.
-
-    Returns:
-        tuple[int, int]: Parameters, and multiply-adds of one image.
-    """
-    scope = cfg.default_scope
-    # A classifier is its backbone; mmpretrain, which not every machine can
-    # import, adds losses and metrics.
-    model = cfg.model.backbone if scope == 'mmpretrain' else cfg.model
-    cfg.model.backbone.backend = 'plain'
-    init_default_scope('mmengine' if scope == 'mmpretrain' else scope)
-    with torch.device('meta'):
-        model = MODELS.build(model).eval()
-        x = torch.empty(1, 3, *SIZES[scope])
-        with FlopCounterMode(display=False) as counter:
-            if scope == 'mmpretrain':
-                model(x)
-            elif 'roi_head' in cfg.model:
-                _run_two_stages(model, x)
-            else:
-                model(x, mode='tensor')
-    parameters = sum(p.numel() for p in model.parameters())
-    return parameters, counter.get_total_flops() // 2
-
-
-def _run_two_stages(model, x):
-    """A detector's parts, with proposals from nowhere."""
-    model.rpn_head(model.extract_feat(x))
-    for name, proposals in [('bbox', 1000), ('mask', 100)]:
-        extractor = getattr(model.roi_head, f'{name}_roi_extractor')
-        getattr(model.roi_head, f'{name}_head')(torch.empty(
-            proposals, extractor.out_channels,
-            *extractor.roi_layers[0].output_size))
 
 
 class Sources:
@@ -120,7 +77,8 @@ def read_models(root):
                         "that starts with 'quoted from' or 'measured on'")
             model['cfg'] = Config.fromfile(
                 path, import_custom_modules=False)
-            model['parameters'], model['macs'] = count(model['cfg'])
+            model['parameters'], model['macs'] = count(
+                model['cfg']).total()
         folders[(root / name).parent] = models
     return folders
 

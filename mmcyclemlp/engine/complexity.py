@@ -1,0 +1,180 @@
+"""Parameters and multiply-adds of a config's model, by part and by op."""
+
+from collections import Counter
+from contextlib import contextmanager
+
+import torch
+from mmengine.registry import MODELS, init_default_scope
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from ..backbones.cyclenet import CycleMixer, CycleNet
+from .errors import UserError
+
+# Height and width that are usual for the models of a library.
+SIZES = dict(mmpretrain=(224, 224), mmdet=(800, 1280), mmseg=(512, 512))
+
+
+class Counts:
+    """What :func:`count` finds.
+
+    Attributes:
+        parameters (dict[str, int]): Number of each part's own.
+        macs (dict[str, Counter]): Multiply-adds of each part, by op.
+    """
+
+    def __init__(self):
+        self.parameters, self.macs = {}, {}
+
+    def by_op(self):
+        """Multiply-adds by op, of all parts (Counter)."""
+        return sum(self.macs.values(), Counter())
+
+    def total(self):
+        """Parameters and multiply-adds of the whole (tuple[int, int])."""
+        return (sum(self.parameters.values()),
+                sum(sum(ops.values()) for ops in self.macs.values()))
+
+
+def count(cfg, size=None, executed=False):
+    """Count a model for one image, without memory for it.
+
+    Counted are convolutions and products of matrices. Of a two-stage
+    detector 1000 proposals go through a box head and 100 through a mask
+    head. An auxiliary head has parameters, and no part in what is run.
+
+    Args:
+        cfg (Config): Config of a classifier, detector or segmentor; changed
+            in place.
+        size (tuple[int, int] | None): Height and width of the image, in
+            pixels; None for what is usual, :data:`SIZES`.
+        executed (bool): Whether to count what our blocks execute, in place
+            of the paper's formulas. Default: False.
+
+    Returns:
+        Counts: By part and by op.
+
+    Raises:
+        UserError: The model cannot be built, or not run on images alone.
+    """
+    scope = cfg.get('default_scope') or 'mmengine'
+    # A classifier is its backbone; mmpretrain, which not every machine can
+    # import, adds losses and metrics.
+    alone = scope in ('mmpretrain', 'mmengine')
+    if not executed and 'backbone' in cfg.model:
+        cfg.model.backbone.backend = 'plain'
+    init_default_scope('mmengine' if alone else scope)
+    height, width = size or SIZES.get(scope, SIZES['mmpretrain'])
+    try:
+        with torch.device('meta'), torch.no_grad():
+            model = MODELS.build(
+                cfg.model.backbone if alone else cfg.model).eval()
+            image = torch.empty(1, 3, height, width)
+            with FlopCounterMode(display=False) as counter:
+                attribution = _Attribution(model, counter)
+                if alone:
+                    model(image)
+                elif 'roi_head' in cfg.model:
+                    _run_two_stages(model, image)
+                else:
+                    model(image, mode='tensor')
+                attribution.finish()
+    except Exception as error:  # of the model: the user's own Python
+        raise UserError(
+            f'the model cannot be counted at {height}x{width}: '
+            f'{type(error).__name__}: {error}') from error
+    return attribution.result
+
+
+def _run_two_stages(model, image):
+    """A detector's parts, with proposals from nowhere."""
+    model.rpn_head(model.extract_feat(image))
+    for name, proposals in [('bbox', 1000), ('mask', 100)]:
+        heads = getattr(model.roi_head, f'{name}_head', None)
+        if heads is None:
+            continue
+        extractors = getattr(model.roi_head, f'{name}_roi_extractor')
+        if not isinstance(heads, nn.ModuleList):
+            heads, extractors = [heads], [extractors]
+        for head, extractor in zip(heads, extractors):
+            head(torch.empty(proposals, extractor.out_channels,
+                             *extractor.roi_layers[0].output_size))
+
+
+def _parts(model):
+    """Name and module of each part; parts of a part come after it."""
+    children = ([('backbone', model)] if isinstance(model, CycleNet)
+                else model.named_children())
+    for name, child in children:
+        if isinstance(child, CycleNet):
+            yield from _backbone_parts(child)
+        elif name == 'roi_head':
+            yield from child.named_children()
+        else:
+            yield name, child
+
+
+def _backbone_parts(backbone):
+    yield 'stem', backbone.patch_embed
+    for place, module in enumerate(backbone.network):
+        stage = place // 2 + 1
+        if place % 2:
+            yield f'to stage {stage + 1}', module
+            continue
+        yield f'stage {stage}: MLPs', module
+        for block in module:
+            for child in block.children():
+                if isinstance(child, CycleMixer):
+                    yield f'stage {stage}: mixers', child
+    for name, module in backbone.named_children():
+        if name.startswith('norm'):
+            yield 'output norms', module
+        elif name == 'head':
+            yield 'classifier', module
+
+
+class _Attribution:
+    """Credits what a counter counts to the innermost part that runs."""
+
+    def __init__(self, model, counter):
+        self.counter, self.seen, self.running = counter, Counter(), ['rest']
+        self.result = Counts()
+        owners = dict.fromkeys(map(id, model.parameters()), 'rest')
+        for name, module in _parts(model):
+            if next(module.parameters(), None) is None:
+                continue
+            self.result.parameters.setdefault(name, 0)
+            owners.update(dict.fromkeys(map(id, module.parameters()), name))
+            # mm calls forward() itself, past any hook.
+            module.forward = self._credited(name, module.forward)
+        for parameter in model.parameters():
+            owner = owners[id(parameter)]
+            self.result.parameters[owner] = (
+                self.result.parameters.get(owner, 0) + parameter.numel())
+
+    def _credited(self, name, forward):
+        def run(*args, **kwargs):
+            with self._inside(name):
+                return forward(*args, **kwargs)
+
+        return run
+
+    @contextmanager
+    def _inside(self, name):
+        self.finish()
+        self.running.append(name)
+        yield
+        self.finish()
+        self.running.pop()
+
+    def finish(self):
+        """Credit what came since the last time."""
+        now = Counter({
+            str(op): flops // 2  # two operations are a multiply-add
+            for op, flops in self.counter.get_flop_counts().get(
+                'Global', {}).items()})
+        new = now - self.seen
+        self.seen = now
+        if new:
+            self.result.macs.setdefault(
+                self.running[-1], Counter()).update(new)

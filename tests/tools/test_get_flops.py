@@ -1,0 +1,65 @@
+"""Counts of parts add up to the published ones, for any config and size."""
+
+import json
+
+import pytest
+
+COMMAND = 'tools/get_flops.py'
+
+
+def count(run_python, *args):
+    done = run_python(COMMAND, *args, '--json')
+    counts = json.loads(done.stdout.splitlines()[-1])
+    return counts['parameters'], {
+        part: sum(ops.values()) for part, ops in counts['macs'].items()}
+
+
+def test_backbone_by_stage(run_python):
+    parameters, macs = count(run_python, 'b1')
+    # 2.12 G with the head of 0.5 M: docs/speed.md, "Counting".
+    assert round(sum(macs.values()) / 1e9, 2) == 2.12
+    # By hand: 56 x 56 positions, two blocks, 64 channels, an MLP of ratio 4.
+    assert macs['stage 1: MLPs'] == 56 * 56 * 2 * 2 * 64 * 256
+    # Three branches and the projection, and the re-weighting of the mean.
+    assert macs['stage 1: mixers'] == (
+        56 * 56 * 2 * 4 * 64 * 64 + 2 * (64 * 16 + 16 * 192))
+    assert macs['stem'] == 56 * 56 * 7 * 7 * 3 * 64
+    assert parameters['stem'] == 7 * 7 * 3 * 64 + 64
+    assert parameters['to stage 4'] == 9 * 320 * 512 + 512
+
+
+def test_size_and_executed(run_python):
+    _, macs = count(run_python, 'b1', '--size', '800', '1344')
+    assert round(sum(macs.values()) / 1e9, 2) == 45.43
+    _, macs = count(run_python, 'b1', '--size', '800', '1344', '--executed')
+    assert round(sum(macs.values()) / 1e9, 2) == 40.75
+
+
+@pytest.mark.parametrize('library, config, total', [
+    ('mmdet', 'mask_rcnn/mask-rcnn_cyclemlp-b1_fpn_1x_coco', (34.81, 213.3)),
+    ('mmseg', 'fpn_cyclemlp-b1_8xb4-40k_ade20k-512x512', (18.91, 32.5)),
+])
+def test_config(library, config, total, run_python):
+    pytest.importorskip(library)
+    parameters, macs = count(run_python, config)
+    assert round(sum(parameters.values()) / 1e6, 2) == total[0]
+    assert round(sum(macs.values()) / 1e9, 1) == total[1]
+    assert set(macs) <= set(parameters)
+
+
+def test_table(run_python):
+    lines = run_python(COMMAND, 'b2', '--size', '64').stdout.splitlines()
+    assert lines[0].split() == ['part', 'parameters', 'multiply-adds']
+    assert any(line.startswith('total') for line in lines)
+    assert any(line.startswith('aten.convolution') for line in lines)
+
+
+@pytest.mark.parametrize('args, message', [
+    (['b9'], 'there is no config file b9'),
+    (['b1', '--size', '0'], '--size takes one or two numbers'),
+    (['b1', '--size', '2'], 'the stem needs images of 3x3 or more'),
+])
+def test_mistakes(args, message, run_python):
+    done = run_python(COMMAND, *args, expect=1)
+    assert done.stderr.startswith('error: ') and message in done.stderr
+    assert done.stderr.count('\n') == 1
