@@ -1,7 +1,10 @@
 #!/usr/bin/env bash
 # Make or refresh a virtual environment with one family of mm libraries:
 #
-#     tools/make_env.sh onedl|openmmlab|pretrain VENV
+#     tools/make_env.sh onedl|openmmlab|pretrain VENV [WHEEL [TORCH]]
+#
+# With the project from this clone, or from a built WHEEL; on the TORCH
+# version given, or the one below.
 #
 # pretrain is OneDL's mmpretrain, which needs torchvision, on a torch that
 # comes with one; its mmcv is built without operators, and it has no mmdet
@@ -12,39 +15,43 @@
 # ${XDG_CACHE_HOME:-~/.cache}/mmcyclemlp.
 set -euo pipefail
 
-usage='usage: make_env.sh onedl|openmmlab|pretrain VENV'
+usage='usage: make_env.sh onedl|openmmlab|pretrain VENV [WHEEL [TORCH]]'
 family=${1:?$usage}
 venv=${2:?$usage}
+package=${3:+$(realpath "$3")}
 cd "$(dirname "$0")/.."
 
 ops=1 check='cv2, mmcv.ops, mmdet, mmseg'
 case $family in
     # torch 2.14 headers demand C++20, which mmcv 2.3.6 is not compiled as.
-    onedl)     torch='torch==2.13.0' vision='torchvision==0.28.*'
+    onedl)     torch=2.13.0
                mmcv='onedl-mmcv==2.3.6' extras='onedl,triton,dev' ;;
-    openmmlab) torch='torch==2.1.2' vision='torchvision==0.16.2'
+    openmmlab) torch=2.1.2
                mmcv='mmcv==2.1.0' extras='openmmlab,openmmlab-pretrain,dev'
                check+=', mmpretrain' ;;
-    pretrain)  torch='torch==2.14.1' vision='torchvision==0.29.1'
+    pretrain)  torch=2.14.1
                mmcv='onedl-mmcv==2.3.6' extras='pretrain,bench,dev'
                ops=0 check='cv2, mmcv, mmpretrain' ;;
     *) echo "make_env.sh: no family '$family': onedl, openmmlab or" \
            'pretrain' >&2
        exit 2 ;;
 esac
+torch=${4:-$torch}
+minor=${torch#*.}
+vision="torchvision==0.$((${minor%%.*} + 15)).*"
 
 stamp=$venv/.ready
-want=$(cat setup.cfg pyproject.toml "$0" | cksum)
+want=$(cat setup.cfg pyproject.toml "$0" $package | cksum)$torch
 if [ "$(cat "$stamp" 2>/dev/null)" = "$want" ]; then
     exit 0
 fi
 
 pip() { "$venv/bin/python" -m pip --disable-pip-version-check "$@"; }
 
-echo "[env] $venv: $family family, $torch"
+echo "[env] $venv: $family family, torch $torch"
 "${PYTHON:-python3}" -m venv "$venv"
 # mmcv's build and mmengine's run time need setuptools < 82.
-pip install -q "$torch" 'setuptools>=80,<82' wheel ninja
+pip install -q "torch==$torch" 'setuptools>=80,<82' wheel ninja
 # A CPU build of torch has no torchvision; beside it the import would fail.
 cuda=$("$venv/bin/python" -W ignore -c \
     'import torch; print(torch.version.cuda or "")')
@@ -77,7 +84,11 @@ else
     # Isolated, its build finds no torch and leaves the operators out.
     pip install -q --no-cache-dir --no-deps "$mmcv"
 fi
-pip install -q --no-build-isolation -e ".[$extras]"
+if [ -n "$package" ]; then
+    pip install -q "$package[${extras%,dev}]"
+else
+    pip install -q --no-build-isolation -e ".[$extras]"
+fi
 # The headless files go on top: they need no libGL from the system.
 opencv=$("$venv/bin/python" -c \
     'from importlib.metadata import version; print(version("opencv-python"))')
