@@ -3,7 +3,7 @@ PYTHON ?= python3
 export PYTHON
 BIN = .venv/bin
 
-.PHONY: env demo test test-pretrain lint test-openmmlab soak
+.PHONY: env demo test test-pretrain lint docs wheel test-openmmlab soak
 
 env:
 	@tools/make_env.sh onedl .venv
@@ -24,6 +24,14 @@ test-pretrain:
 lint: env
 	$(BIN)/ruff check .
 	$(BIN)/codespell
+
+docs: env
+	$(BIN)/mkdocs build --strict --quiet
+
+# The wheel, alone in an environment of one family.
+FAMILY ?= onedl
+wheel: env
+	.ci/wheel $(FAMILY)
 
 # The same tests on the classic stack.
 test-openmmlab:

@@ -33,7 +33,7 @@ def main():
         sys.exit(f'error: there is no command {name}'
                  + (f'; {alike[0]} is alike' if alike else '')
                  + f' ({PROG} --help lists all)')
-    sys.argv = [f'{PROG} {name}', *sys.argv[2:]]
+    sys.argv = sys.argv[1:]
     runpy.run_path(str(commands[name]), run_name='__main__')
 
 
