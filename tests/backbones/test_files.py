@@ -354,7 +354,8 @@ def test_what_is_read_back_otherwise_is_not_written(change, state, tmp_path,
         return content
 
     monkeypatch.setattr(
-        sys.modules['mmcyclemlp.backbones.files'], 'read_checkpoint', read)
+        sys.modules['mmcyclemlp.backbones.files.writing'],
+        'read_checkpoint', read)
     with pytest.raises(CheckpointError, match='not what is read'):
         write_checkpoint(state, tmp_path / 'x.pth')
     assert not os.listdir(tmp_path)
