@@ -154,8 +154,8 @@ def build_runner(cfg, testing=False, trusted=False):
     """
     read_safely(cfg, testing, trusted)
     backbone = cfg.model.get('backbone') or {}
-    if trusted and backbone.get('init_cfg') and 'CycleNet' in _name(
-            backbone.type):
+    if trusted and backbone.get('init_cfg') and _name(
+            backbone.type).startswith(('CycleNet', 'CycleMLP_')):
         backbone.init_cfg.trusted = True
     if not testing:
         _make_resumable(cfg)

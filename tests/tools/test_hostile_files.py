@@ -134,3 +134,17 @@ def test_the_command_says_what_was_found(way, config, run_python, tmp_path):
     assert last.startswith(f'error: {path} is refused: its pickle asks for ')
     assert '__import__' in last and '--trust-checkpoint' in last
     assert 'Traceback' not in done.stderr and not bird.exists()
+
+
+@pytest.mark.parametrize('kind', ['CycleNet', 'CycleMLP_B1_feat'])
+def test_trust_reaches_the_backbone(kind, config, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        CheckpointLoader, '_schemes', dict(CheckpointLoader._schemes))
+    cfg = read_config(str(config), str(tmp_path / 'work'))
+    backbone = cfg.model.backbone
+    if kind != 'CycleNet':
+        backbone.type = kind
+        del backbone['arch']
+    backbone.init_cfg = dict(type='Pretrained', checkpoint='mine.pth')
+    build_runner(cfg, trusted=True)
+    assert backbone.init_cfg.trusted is True
