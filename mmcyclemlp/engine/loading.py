@@ -138,16 +138,34 @@ def read_safely(cfg, testing, trusted):
     """
     # mm logs the end of its name.
     def load_from_file(filename, map_location=None):
-        checkpoint = read(filename, trusted)
         if filename == cfg.get('load_from') and testing:
-            if _is_classifier(cfg.model):
-                return _as_classifier(checkpoint, filename)
-            _check_whole(checkpoint, filename)
-        return checkpoint
+            return read_whole(filename, cfg.model, trusted)
+        return read(filename, trusted)
 
     # Whatever mm has a loader for.
     schemes = tuple(CheckpointLoader._schemes)
     CheckpointLoader.register_scheme(schemes, load_from_file, force=True)
+
+
+def read_whole(filename, model, trusted=False):
+    """As :func:`read`, a checkpoint that a model is to be evaluated with.
+
+    Args:
+        filename (str): See there.
+        model (dict): Config of the model.
+        trusted (bool): See there. Default: False.
+
+    Returns:
+        dict: The checkpoint; of a classifier, also from a released file.
+
+    Raises:
+        CheckpointError: It cannot be read safely, or is a backbone alone.
+    """
+    checkpoint = read(filename, trusted)
+    if _is_classifier(model):
+        return _as_classifier(checkpoint, filename)
+    _check_whole(checkpoint, filename)
+    return checkpoint
 
 
 @contextmanager

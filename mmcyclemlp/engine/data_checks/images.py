@@ -140,14 +140,14 @@ def _open(sample, flag, backend, label_backend):
             content = file.read()
         opened = opened._replace(
             digest=hashlib.blake2b(content, digest_size=16).digest())
-        opened = opened._replace(size=_size(_decode(content, flag, backend)))
+        opened = opened._replace(size=_size(decode(content, flag, backend)))
     except Exception as error:  # decoders raise what they like
         opened = opened._replace(fault=_reason(error))
     if sample.label_map is None:
         return opened
     try:
         with open(sample.label_map, 'rb') as file:
-            labels = _decode(file.read(), 'unchanged', label_backend)
+            labels = decode(file.read(), 'unchanged', label_backend)
         labels = labels.squeeze()
         if labels.ndim != 2:
             raise ValueError(f'it has {labels.shape[-1]} channels, and a '
@@ -174,11 +174,23 @@ def _reason(error):
     return ' '.join(f'{error}'.split()) or type(error).__name__
 
 
-def _decode(content, flag, backend):
+def decode(content, flag, backend):
     """Decode as mm does, and refuse what ends too early.
 
     OpenCV before 4.11 fills the missing part of a JPEG with grey, and Pillow
     takes a PNG without its end.
+
+    Args:
+        content (bytes): Of the file.
+        flag (str): 'color', 'unchanged' or what else mmcv knows.
+        backend (str): 'cv2', 'pillow' or what else mmcv knows.
+
+    Returns:
+        np.ndarray: (H, W, 3) in BGR, or as the file has it.
+
+    Raises:
+        Exception: It is damaged or no image; of what kind depends on the
+            decoder.
     """
     if not content:
         raise ValueError('the file is empty')

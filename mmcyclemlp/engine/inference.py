@@ -1,0 +1,347 @@
+"""Predictions for pictures of one's own, by mm's inferencers."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from mmengine.config import ConfigDict
+from mmengine.registry import DATASETS, init_default_scope
+from mmengine.runner import CheckpointLoader
+
+from ..backbones.checkpoint import CheckpointError, find_state_dict
+from .errors import UserError
+from .loading import read_whole
+
+
+class Prediction(NamedTuple):
+    """What a model says of a picture.
+
+    Attributes:
+        picture (np.ndarray): The picture with it drawn in, (H, W, 3) of
+            uint8, BGR.
+        record (dict): In words and numbers, for JSON.
+        label_map (np.ndarray | None): Index of the class of each pixel,
+            (H, W), of a segmentor.
+    """
+
+    picture: np.ndarray
+    record: dict
+    label_map: Any = None
+
+
+def build_predictor(cfg, checkpoint, device=None, classes=None, palette=None,
+                    opacity=0.6, trusted=False):
+    """Build what predicts and draws.
+
+    Args:
+        cfg (Config): Config of a detector or a segmentor; changed in place.
+        checkpoint (str): Path or URL of a checkpoint of the whole model.
+        device (str | None): Such as 'cpu' or 'cuda:0'; None for a GPU if
+            there is one. Default: None.
+        classes (list[str] | None): Names of the classes. None for those in
+            the checkpoint, or else those of the config's test data.
+            Default: None.
+        palette (str | None): Name of colours that mmdet or mmseg has, or
+            'random'. None for those that go with the names. Default: None.
+        opacity (float): Of what is drawn, 0 to 1. Default: 0.6.
+        trusted (bool): Whether code in the checkpoint may be run.
+            Default: False.
+
+    Returns:
+        Predictor: Call it with pictures.
+
+    Raises:
+        UserError: Config, device, names or palette do not serve.
+        CheckpointError: The checkpoint cannot be read safely, or is of
+            another model.
+    """
+    scope = cfg.get('default_scope')
+    if scope not in _PREDICTORS:
+        raise UserError(
+            f'the config is of {scope}; pictures are drawn for detectors '
+            '(mmdet) and segmentors (mmseg). For the classes of a classifier '
+            'use tools/test.py --show-dir')
+    if not cfg.get('test_dataloader'):
+        raise UserError('the config has no test_dataloader, whose pipeline '
+                        'says how a picture is prepared')
+    device = find_device(device)
+    content = _read_model(checkpoint, cfg.model, trusted)
+    init_default_scope(scope)
+    meta = _names_and_colours(cfg, content, classes, palette)
+    content = dict(state_dict=content['state_dict'],
+                   meta=dict(dataset_meta=meta))
+
+    # mm logs the end of its name.
+    def load_from_file(filename, map_location=None):
+        return content
+
+    schemes = tuple(CheckpointLoader._schemes)
+    CheckpointLoader.register_scheme(schemes, load_from_file, force=True)
+    try:
+        predictor = _PREDICTORS[scope](cfg, checkpoint, device, meta)
+    except (UserError, CheckpointError):
+        raise
+    except Exception as error:  # of the model: the user's own Python
+        raise UserError(f'the model cannot be built: {type(error).__name__}: '
+                        f'{error}') from error
+    _check_fit(predictor.inferencer.model, content['state_dict'], checkpoint)
+    _check_number(predictor.inferencer.model, meta['classes'])
+    predictor.inferencer.visualizer.alpha = opacity
+    return predictor
+
+
+def find_device(name=None):
+    """See that a device is there.
+
+    Args:
+        name (str | None): Such as 'cpu' or 'cuda:0'; None for a GPU if
+            there is one. Default: None.
+
+    Returns:
+        str: Its name.
+
+    Raises:
+        UserError: It is not.
+    """
+    if name is None:
+        return 'cuda' if torch.cuda.is_available() else 'cpu'
+    try:
+        torch.empty(1, device=name)
+    except Exception as error:  # of many kinds
+        reason = f'{error}'.partition('\n')[0].rstrip('.')
+        raise UserError(f'--device {name}: {reason}; it can be cpu'
+                        + (', cuda or cuda:NUMBER' if torch.cuda.is_available()
+                           else ', and no GPU is to be used here')) from error
+    return name
+
+
+def _read_model(filename, model, trusted):
+    content = read_whole(filename, model, trusted)
+    try:
+        _, layout = find_state_dict(content)
+    except CheckpointError:
+        layout = 'prefix'  # another network's, or none
+    if 'prefix' not in layout:
+        raise CheckpointError(
+            f'{filename} is a backbone alone ({layout}), and what it sees is '
+            'told by heads: train first, with the file as load_from, and give '
+            'the checkpoint of that')
+    if not isinstance(content.get('state_dict'), dict):
+        raise CheckpointError(
+            f'{filename} holds no whole model: it has no state_dict, but '
+            f'{sorted(map(str, content))[:8]}')
+    return content
+
+
+def _check_fit(model, state, filename):
+    """See that no part of the model is left at random."""
+    own = model.state_dict()
+    absent = [key for key in own if key not in state]
+    other = [f'{key} {tuple(state[key].shape)} for {tuple(value.shape)}'
+             for key, value in own.items()
+             if key in state and state[key].shape != value.shape]
+    for what, keys in (('lacks', absent), ('has, of another shape,', other)):
+        if keys:
+            more = f' and {len(keys) - 3} more' if len(keys) > 3 else ''
+            raise CheckpointError(
+                f'{filename} {what} {", ".join(keys[:3])}{more}: give the '
+                'config that it was trained with')
+
+
+def _names_and_colours(cfg, checkpoint, classes, palette):
+    """Class names and as many colours.
+
+    Returns:
+        dict: ``classes``, a list of str, and ``palette``, a list of RGB.
+    """
+    meta = checkpoint.get('meta')
+    meta = meta if isinstance(meta, dict) else {}
+    meta = meta.get('dataset_meta') or meta  # mm 2.x has them beside it
+    meta = {str(key).lower(): value for key, value in meta.items()}
+    if not meta.get('classes') and not classes:
+        dataset = cfg.test_dataloader.dataset
+        while 'dataset' in dataset:
+            dataset = dataset.dataset
+        meta = DATASETS.build(dict(dataset, lazy_init=True)).metainfo
+    names = [str(name) for name in classes or meta.get('classes') or ()]
+    if not names:
+        raise UserError('neither the checkpoint nor the config has names of '
+                        'classes: give --classes')
+    if palette is not None:
+        colours = _named_palette(palette, len(names), cfg.default_scope)
+    else:
+        colours = meta.get('palette') or ()
+        if not isinstance(colours, (list, tuple)) or len(
+                colours) < len(names):
+            colours = _random_palette(len(names))
+    return dict(classes=names,
+                palette=[tuple(map(int, colour))
+                         for colour in colours[:len(names)]])
+
+
+def _named_palette(name, number, scope):
+    if name == 'random':
+        return _random_palette(number)
+    try:
+        if scope == 'mmdet':
+            from mmdet.visualization.palette import get_palette
+
+            return get_palette(name, number)
+        from mmseg.utils import get_palette
+
+        colours = get_palette(name)
+    except (AssertionError, KeyError, ValueError) as error:
+        raise UserError(
+            f'--palette {name}: {scope} has no such colours for {number} '
+            'classes; random always will do') from error
+    if len(colours) < number:
+        raise UserError(f'--palette {name} has {len(colours)} colours for '
+                        f'{number} classes; random always will do')
+    return colours
+
+
+def _random_palette(number):
+    """The same at each call."""
+    return np.random.RandomState(42).randint(0, 256, (number, 3)).tolist()
+
+
+def _check_number(model, names):
+    """See that each class of the model has a name."""
+    parts = [getattr(model, 'roi_head', None), model]
+    heads = [getattr(part, name, None) for part in parts
+             for name in ('bbox_head', 'decode_head', 'panoptic_head',
+                          'mask_head')]
+    head = next((head for head in heads if head is not None), None)
+    if isinstance(head, torch.nn.ModuleList):
+        head = head[-1]
+    number = getattr(head, 'num_classes', len(names))
+    if number != len(names):
+        raise UserError(
+            f'the model knows {number} classes, and {len(names)} names are '
+            f'known: {", ".join(names[:5])}'
+            f'{" ..." if len(names) > 5 else ""}. Give --classes with '
+            f'{number} names')
+
+
+class Predictor:
+    """A model, and how its predictions are drawn and told.
+
+    Args:
+        cfg (Config): The config.
+        checkpoint (str): What to load.
+        device (str): Where to run.
+        meta (dict): ``classes`` and ``palette``.
+    """
+
+    scope = visualizer = None
+
+    def __init__(self, cfg, checkpoint, device, meta):
+        # No back end of the config's: nothing is to be logged.
+        cfg.visualizer = ConfigDict(type=self.visualizer)
+        self.inferencer = self._inferencer()(cfg, checkpoint, device=device)
+        self.inferencer.show_progress = False
+        self.classes = meta['classes']
+
+    def __call__(self, images, score_thr=0.3):
+        """Predict.
+
+        Args:
+            images (list[np.ndarray]): Pictures of equal size, (H, W, 3) of
+                uint8, BGR; they go through the model at once.
+            score_thr (float): Score from which a detection counts.
+                Default: 0.3.
+
+        Returns:
+            list[Prediction]: For each picture.
+
+        Raises:
+            UserError: The device has not the memory.
+        """
+        try:
+            samples = self._run(images)
+        except torch.cuda.OutOfMemoryError as error:
+            raise UserError(
+                f'{len(images)} pictures of {images[0].shape[1]}x'
+                f'{images[0].shape[0]} at once are too much for the memory of '
+                'the GPU: make --batch-size smaller, or use --device cpu'
+            ) from error
+        return [self._tell(image, sample, score_thr)
+                for image, sample in zip(images, samples)]
+
+    def _draw(self, image, sample, **kwargs):
+        visualizer = self.inferencer.visualizer
+        visualizer.add_datasample('picture', image[..., ::-1], sample,
+                                  draw_gt=False, **kwargs)
+        return visualizer.get_image()[..., ::-1]
+
+
+class _Detector(Predictor):
+
+    visualizer = 'DetLocalVisualizer'
+
+    def _inferencer(self):
+        from mmdet.apis import DetInferencer
+
+        return DetInferencer
+
+    def _run(self, images):
+        return self.inferencer(
+            images, batch_size=len(images),
+            return_datasamples=True)['predictions']
+
+    def _tell(self, image, sample, score_thr):
+        if 'pred_instances' not in sample:
+            raise UserError('the model gives no boxes or masks of instances, '
+                            'which is all that is drawn for a detector')
+        found = sample.pred_instances.cpu()
+        found = found[found.scores >= score_thr]
+        sample.pred_instances = found
+        picture = self._draw(image, sample, pred_score_thr=-1.)
+        instances = [
+            {'class': self.classes[label], 'label': label,
+             'score': round(score, 4)}
+            for label, score in zip(found.labels.tolist(),
+                                    found.scores.tolist())]
+        if 'bboxes' in found:
+            for instance, box in zip(instances, found.bboxes.tolist()):
+                instance['box'] = [round(value, 2) for value in box]
+        if 'masks' in found:
+            from mmdet.structures.mask import encode_mask_results
+
+            for instance, mask in zip(
+                    instances, encode_mask_results(found.masks.numpy())):
+                mask['counts'] = mask['counts'].decode()
+                instance['mask'] = mask
+        return Prediction(picture, dict(instances=instances))
+
+
+class _Segmentor(Predictor):
+
+    visualizer = 'SegLocalVisualizer'
+
+    def __init__(self, cfg, checkpoint, device, meta):
+        super().__init__(cfg, checkpoint, device, meta)
+        self.inferencer.visualizer.set_dataset_meta(**meta)
+
+    def _inferencer(self):
+        from mmseg.apis import MMSegInferencer
+
+        return MMSegInferencer
+
+    def _run(self, images):
+        samples = self.inferencer(images, batch_size=len(images),
+                                  return_datasamples=True)
+        return samples if isinstance(samples, list) else [samples]
+
+    def _tell(self, image, sample, score_thr):
+        labels = sample.pred_sem_seg.data[0].cpu().numpy()
+        pixels = np.bincount(labels.ravel(), minlength=len(self.classes))
+        order = sorted(pixels.nonzero()[0], key=lambda label: -pixels[label])
+        fractions = {self.classes[label]: round(
+            pixels[label] / labels.size, 6) for label in order}
+        kind = np.uint8 if len(self.classes) <= 256 else np.uint16
+        return Prediction(self._draw(image, sample),
+                          dict(fractions=fractions), labels.astype(kind))
+
+
+_PREDICTORS = dict(mmdet=_Detector, mmseg=_Segmentor)

@@ -1,0 +1,229 @@
+"""Draw what a detector or a segmentor sees in pictures and videos.
+
+    python tools/image_demo.py CONFIG CHECKPOINT photo.jpg holiday/ film.mp4
+
+Writes pictures, and the same in numbers as JSON, into --out-dir.
+"""
+
+import argparse
+import contextlib
+import itertools
+import json
+import sys
+from pathlib import Path
+
+import cv2
+from mmengine.config import DictAction
+from mmengine.utils import ProgressBar
+
+from mmcyclemlp.engine import command
+from mmcyclemlp.engine.errors import UserError
+from mmcyclemlp.engine.inference import build_predictor
+from mmcyclemlp.engine.inputs import (
+    UnreadableError,
+    find_inputs,
+    open_video,
+    read_image,
+)
+from mmcyclemlp.engine.launch import read_config
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(
+        description='Draw what a detector (mmdet) or a segmentor (mmseg) sees '
+        'in pictures and videos: boxes, masks or a coloured map, with the '
+        'names of the classes. For each input OUT_DIR gets '
+        'pictures/NAME.jpg (or .mp4) and predictions/NAME.json (of a video '
+        '.jsonl, a line a frame), for a segmentor labels/NAME.png besides. '
+        'The exit code is 1 if an input could not be read.')
+    parser.add_argument('config', help='path or name of the config that the '
+                        'checkpoint was trained with')
+    parser.add_argument('checkpoint', help='checkpoint of the whole model, '
+                        'such as work_dirs/mine/epoch_12.pth')
+    parser.add_argument(
+        'inputs', nargs='+', metavar='INPUT', help='a picture, a video, a '
+        "folder (with all below it), a pattern ('*.jpg') or an http(s) URL")
+    parser.add_argument(
+        '--out-dir', default='outputs', metavar='DIR',
+        help='where to write (default: %(default)s)')
+    parser.add_argument(
+        '--device', help='cpu, cuda, cuda:1 ... (default: a GPU if there is '
+        'one)')
+    parser.add_argument(
+        '--score-thr', type=float, default=0.3, metavar='SCORE',
+        help='leave out detections with a lower score (default: %(default)s)')
+    parser.add_argument(
+        '--palette', help='colours: random; of a detector coco, voc or citys; '
+        'of a segmentor ade, cityscapes, voc ... (default: those of the data '
+        'it was trained on)')
+    parser.add_argument(
+        '--classes', nargs='+', metavar='NAME', help='names of the classes '
+        "(default: the checkpoint's, or else the config's)")
+    parser.add_argument(
+        '--opacity', type=float, default=0.6, help='of what is drawn, 0 to 1 '
+        '(default: %(default)s)')
+    parser.add_argument(
+        '--batch-size', type=int, default=1, metavar='N', help='how many '
+        'pictures of equal size, or frames, to run at once (default: '
+        '%(default)s)')
+    parser.add_argument(
+        '--trust-checkpoint', action='store_true', help='run what a '
+        'checkpoint of your own asks for, where it is refused')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+        help='values that win over the config')
+    return parser.parse_args()
+
+
+def main():
+    args = parse_args()
+    if args.batch_size < 1:
+        raise UserError(f'--batch-size: {args.batch_size} is less than 1')
+    for name in ('score_thr', 'opacity'):
+        if not 0 <= getattr(args, name) <= 1:
+            raise UserError(f'--{name.replace("_", "-")}: '
+                            f'{getattr(args, name)} is not within 0 and 1')
+    cfg = read_config(args.config, options=args.cfg_options)
+    if '://' not in args.checkpoint and not Path(args.checkpoint).is_file():
+        raise UserError(f'there is no checkpoint file {args.checkpoint}')
+    inputs = find_inputs(args.inputs, leave_out=args.out_dir)
+    out = Output(args.out_dir)
+    predictor = build_predictor(
+        cfg, args.checkpoint, args.device, args.classes, args.palette,
+        args.opacity, args.trust_checkpoint)
+
+    def predict(images):
+        return predictor(images, args.score_thr)
+
+    failed = run(inputs, predict, args.batch_size, out)
+    print(f'{len(inputs) - len(failed)} of {len(inputs)} done: {out.folder}')
+    if failed:
+        sys.exit('\n'.join(f'error: {error}' for error in failed))
+
+
+def run(inputs, predict, batch_size, out):
+    """Predict for all inputs; give the errors of those not readable."""
+    failed = []
+    pictures = [one for one in inputs if not one.is_video]
+    if pictures:
+        bar = ProgressBar(len(pictures), file=sys.stderr)
+        for batch in batches(readable(pictures, failed, bar), batch_size):
+            for (one, image), prediction in zip(
+                    batch, predict([image for _, image in batch])):
+                out.write(one, image, prediction)
+                bar.update()
+        print(file=sys.stderr)
+    for one in inputs:
+        if one.is_video:
+            try:
+                run_video(one, predict, batch_size, out)
+            except UnreadableError as error:
+                failed.append(error)
+    return failed
+
+
+def readable(inputs, failed, bar):
+    for one in inputs:
+        try:
+            yield one, read_image(one.source)
+        except UnreadableError as error:
+            failed.append(error)
+            bar.update()
+
+
+def batches(images, size):
+    """Up to ``size`` that follow one another and are equally large."""
+    for _, equal in itertools.groupby(images, lambda pair: pair[1].shape):
+        while True:
+            batch = list(itertools.islice(equal, size))
+            if not batch:
+                break
+            yield batch
+
+
+def run_video(one, predict, batch_size, out):
+    with open_video(one.source) as video:
+        print(one.source, file=sys.stderr)
+        bar = ProgressBar(video.length, file=sys.stderr)
+        with out.video(one, video.fps) as write:
+            for batch in batches(enumerate(video.frames), batch_size):
+                for (number, frame), prediction in zip(
+                        batch, predict([frame for _, frame in batch])):
+                    write(number, frame, prediction)
+                    bar.update()
+        print(file=sys.stderr)
+
+
+class Output:
+    """The folder that results go into."""
+
+    def __init__(self, folder):
+        self.folder = Path(folder)
+        with self._writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            probe = self.folder / '.probe'
+            probe.touch()
+            probe.unlink()
+
+    def write(self, one, image, prediction):
+        """Write what was predicted for a picture."""
+        self._image(f'pictures/{one.name}.jpg', prediction.picture)
+        record = dict(input=one.source, width=image.shape[1],
+                      height=image.shape[0], **prediction.record)
+        if prediction.label_map is not None:
+            record['label_map'] = f'labels/{one.name}.png'
+            self._image(record['label_map'], prediction.label_map)
+        path = self._path(f'predictions/{one.name}.json')
+        with self._writing(path):
+            path.write_text(json.dumps(record, indent=1), 'utf-8')
+
+    @contextlib.contextmanager
+    def video(self, one, fps):
+        """Give what writes a frame."""
+        film = self._path(f'pictures/{one.name}.mp4')
+        lines = self._path(f'predictions/{one.name}.jsonl')
+        writer = cv2.VideoWriter()
+
+        def write(number, frame, prediction):
+            height, width = frame.shape[:2]
+            if not number and not writer.open(
+                    str(film), cv2.VideoWriter_fourcc(*'mp4v'), fps,
+                    (width, height)):
+                raise UserError(f'{film} cannot be written: this OpenCV '
+                                f'writes no mp4 of {width}x{height} at '
+                                f'{fps:g} frames a second')
+            writer.write(prediction.picture.astype('uint8', order='C'))
+            with self._writing(lines):
+                record = dict(frame=number, time=round(number / fps, 4),
+                              **prediction.record)
+                file.write(json.dumps(record) + '\n')
+
+        try:
+            with self._writing(lines), open(
+                    lines, 'w', encoding='utf-8') as file:
+                yield write
+        finally:
+            writer.release()
+
+    def _image(self, name, image):
+        path = self._path(name)
+        with self._writing(path):
+            path.write_bytes(cv2.imencode(path.suffix, image)[1].tobytes())
+
+    def _path(self, name):
+        path = self.folder / name
+        with self._writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    @contextlib.contextmanager
+    def _writing(self, path):
+        try:
+            yield
+        except OSError as error:
+            raise UserError(f'{path} cannot be written: '
+                            f'{error.strerror}') from error
+
+
+if __name__ == '__main__':
+    command.run(main)
