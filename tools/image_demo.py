@@ -7,7 +7,6 @@ Writes pictures, and the same in numbers as JSON, into --out-dir.
 
 import argparse
 import contextlib
-import itertools
 import json
 import sys
 from pathlib import Path
@@ -102,43 +101,51 @@ def main():
 
 
 def run(inputs, predict, batch_size, out):
-    """Predict for all inputs; give the errors of those not readable."""
+    """Predict for all inputs; say why some cannot be done."""
     failed = []
     pictures = [one for one in inputs if not one.is_video]
     if pictures:
         bar = ProgressBar(len(pictures), file=sys.stderr)
-        for batch in batches(readable(pictures, failed, bar), batch_size):
-            for (one, image), prediction in zip(
-                    batch, predict([image for _, image in batch])):
-                out.write(one, image, prediction)
+        for batch in batches(readable(pictures, failed), batch_size):
+            with noting(failed, *(one for one, _ in batch)):
+                for (one, image), prediction in zip(
+                        batch, predict([image for _, image in batch])):
+                    out.write(one, image, prediction)
+            for _ in batch:
                 bar.update()
         print(file=sys.stderr)
     for one in inputs:
         if one.is_video:
-            try:
+            with noting(failed, one):
                 run_video(one, predict, batch_size, out)
-            except UnreadableError as error:
-                failed.append(error)
     return failed
 
 
-def readable(inputs, failed, bar):
+@contextlib.contextmanager
+def noting(failed, *inputs):
+    try:
+        yield
+    except UnreadableError as error:
+        failed += [f'{one.source}: {error}' for one in inputs]
+
+
+def readable(inputs, failed):
     for one in inputs:
-        try:
+        with noting(failed, one):
             yield one, read_image(one.source)
-        except UnreadableError as error:
-            failed.append(error)
-            bar.update()
 
 
 def batches(images, size):
     """Up to ``size`` that follow one another and are equally large."""
-    for _, equal in itertools.groupby(images, lambda pair: pair[1].shape):
-        while True:
-            batch = list(itertools.islice(equal, size))
-            if not batch:
-                break
+    batch = []
+    for pair in images:
+        if len(batch) == size or (
+                batch and batch[0][1].shape != pair[1].shape):
             yield batch
+            batch = []
+        batch.append(pair)
+    if batch:
+        yield batch
 
 
 def run_video(one, predict, batch_size, out):

@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 import torch
 from mmengine.config import ConfigDict
@@ -10,7 +11,8 @@ from mmengine.runner import CheckpointLoader
 
 from ..backbones.checkpoint import CheckpointError, find_state_dict
 from .errors import UserError
-from .loading import read_whole
+from .inputs import UnreadableError
+from .loading import naming, read_whole
 
 
 class Prediction(NamedTuple):
@@ -78,7 +80,8 @@ def build_predictor(cfg, checkpoint, device=None, classes=None, palette=None,
     schemes = tuple(CheckpointLoader._schemes)
     CheckpointLoader.register_scheme(schemes, load_from_file, force=True)
     try:
-        predictor = _PREDICTORS[scope](cfg, checkpoint, device, meta)
+        with naming(checkpoint):
+            predictor = _PREDICTORS[scope](cfg, checkpoint, device, meta)
     except (UserError, CheckpointError):
         raise
     except Exception as error:  # of the model: the user's own Python
@@ -106,12 +109,12 @@ def find_device(name=None):
     if name is None:
         return 'cuda' if torch.cuda.is_available() else 'cpu'
     try:
-        torch.empty(1, device=name)
+        torch.zeros(1, device=name).item()
     except Exception as error:  # of many kinds
         reason = f'{error}'.partition('\n')[0].rstrip('.')
         raise UserError(f'--device {name}: {reason}; it can be cpu'
                         + (', cuda or cuda:NUMBER' if torch.cuda.is_available()
-                           else ', and no GPU is to be used here')) from error
+                           else ', and there is no GPU')) from error
     return name
 
 
@@ -167,16 +170,22 @@ def _names_and_colours(cfg, checkpoint, classes, palette):
     if not names:
         raise UserError('neither the checkpoint nor the config has names of '
                         'classes: give --classes')
-    if palette is not None:
-        colours = _named_palette(palette, len(names), cfg.default_scope)
-    else:
-        colours = meta.get('palette') or ()
-        if not isinstance(colours, (list, tuple)) or len(
-                colours) < len(names):
+    if palette is None:
+        try:
+            colours = _colours(meta.get('palette'), len(names))
+        except (TypeError, ValueError):
             colours = _random_palette(len(names))
-    return dict(classes=names,
-                palette=[tuple(map(int, colour))
-                         for colour in colours[:len(names)]])
+    else:
+        colours = _named_palette(palette, len(names), cfg.default_scope)
+    return dict(classes=names, palette=colours)
+
+
+def _colours(palette, number):
+    """The first of a palette as tuples of RGB, if it has so many."""
+    if len(palette) < number:
+        raise ValueError(f'it has {len(palette)} colours')
+    return [tuple(int(value) for value in colour)
+            for colour in palette[:number]]
 
 
 def _named_palette(name, number, scope):
@@ -186,23 +195,20 @@ def _named_palette(name, number, scope):
         if scope == 'mmdet':
             from mmdet.visualization.palette import get_palette
 
-            return get_palette(name, number)
+            return _colours(get_palette(name, number), number)
         from mmseg.utils import get_palette
 
-        colours = get_palette(name)
+        return _colours(get_palette(name), number)
     except (AssertionError, KeyError, ValueError) as error:
         raise UserError(
             f'--palette {name}: {scope} has no such colours for {number} '
-            'classes; random always will do') from error
-    if len(colours) < number:
-        raise UserError(f'--palette {name} has {len(colours)} colours for '
-                        f'{number} classes; random always will do')
-    return colours
+            'classes; random will do for any number') from error
 
 
 def _random_palette(number):
     """The same at each call."""
-    return np.random.RandomState(42).randint(0, 256, (number, 3)).tolist()
+    colours = np.random.RandomState(42).randint(0, 256, (number, 3))
+    return [tuple(colour) for colour in colours.tolist()]
 
 
 def _check_number(model, names):
@@ -255,16 +261,21 @@ class Predictor:
             list[Prediction]: For each picture.
 
         Raises:
+            UnreadableError: The model does not take pictures of this size.
             UserError: The device has not the memory.
         """
+        size = f'{images[0].shape[1]}x{images[0].shape[0]}'
         try:
             samples = self._run(images)
+        except (ValueError, cv2.error) as error:
+            raise UnreadableError(
+                f'the model does not take {size}: '
+                + f'{error}'.strip().replace('\n', ' ')) from error
         except torch.cuda.OutOfMemoryError as error:
             raise UserError(
-                f'{len(images)} pictures of {images[0].shape[1]}x'
-                f'{images[0].shape[0]} at once are too much for the memory of '
-                'the GPU: make --batch-size smaller, or use --device cpu'
-            ) from error
+                f'{len(images)} times {size} at once is too much for the '
+                'memory of the GPU: make --batch-size smaller, or use '
+                '--device cpu') from error
         return [self._tell(image, sample, score_thr)
                 for image, sample in zip(images, samples)]
 

@@ -1,4 +1,4 @@
-"""Pictures and videos that a user points at: files, folders, patterns, URLs."""
+"""Pictures and videos to predict for: files, folders, patterns and URLs."""
 
 import os
 import shutil
@@ -22,7 +22,7 @@ VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg')
 
 
 class UnreadableError(UserError):
-    """One input cannot be read; the others may."""
+    """Nothing can be predicted for an input, and why; for others it may."""
 
 
 class Input(NamedTuple):
@@ -129,7 +129,8 @@ def _parts(source):
     url = urlsplit(source)
     path = f'{unquote(url.path)}_{url.query}' if url.query else unquote(
         url.path)
-    return (url.scheme, *(part for part in f'{url.netloc}/{path}'.split('/')
+    host = url.netloc.replace(':', '_')
+    return (url.scheme, *(part for part in f'{host}/{path}'.split('/')
                           if part.strip('.')))
 
 
@@ -149,7 +150,7 @@ def read_image(source):
         with _open(source) as file:
             return decode(file.read(), 'color', 'cv2')
     except Exception as error:  # decoders raise what they like
-        raise _unreadable(source, error) from error
+        raise _unreadable(error) from error
 
 
 @contextmanager
@@ -173,13 +174,12 @@ def open_video(source):
                 with _open(source) as response, open(path, 'wb') as file:
                     shutil.copyfileobj(response, file)
             except (OSError, HTTPException, ValueError) as error:
-                raise _unreadable(source, error) from error
+                raise _unreadable(error) from error
         video = cv2.VideoCapture(path)
         try:
             read, first = video.read()
             if not read:
-                raise UnreadableError(f'{source} cannot be read: it is '
-                                      'damaged or no video')
+                raise UnreadableError('it is damaged or no video')
             yield Video(video.get(cv2.CAP_PROP_FPS) or 25.,
                         int(video.get(cv2.CAP_PROP_FRAME_COUNT)),
                         _frames(video, first))
@@ -199,6 +199,6 @@ def _open(source):
         source, 'rb')
 
 
-def _unreadable(source, error):
+def _unreadable(error):
     reason = ' '.join(f'{error}'.split()) or type(error).__name__
-    return UnreadableError(f'{source} cannot be read: {reason}')
+    return UnreadableError(f'it cannot be read: {reason}')
