@@ -6,13 +6,19 @@ import cv2
 import numpy as np
 import torch
 from mmengine.config import ConfigDict
-from mmengine.registry import DATASETS, init_default_scope
+from mmengine.registry import DATASETS, MODELS, init_default_scope
 from mmengine.runner import CheckpointLoader
 
-from ..backbones.checkpoint import CheckpointError, find_state_dict
+from ..backbones.checkpoint import (
+    CheckpointError,
+    adapt_state_dict,
+    find_state_dict,
+)
+from ..backbones.cyclenet import CycleNet
 from .errors import UserError
 from .inputs import UnreadableError
-from .loading import naming, read_whole
+from .launch import read_config
+from .loading import naming, read, read_whole
 
 
 class Prediction(NamedTuple):
@@ -356,3 +362,46 @@ class _Segmentor(Predictor):
 
 
 _PREDICTORS = dict(mmdet=_Detector, mmseg=_Segmentor)
+
+
+def build_backbone(name, weights=None, options=None, trusted=False):
+    """Build a backbone to look into.
+
+    Args:
+        name (str): An arch such as 'b1', or path or name of a config.
+        weights (str | None): File or URL of any kind that
+            :func:`~mmcyclemlp.load_pretrained` takes; None leaves the
+            weights random. Default: None.
+        options (dict | None): Values that win over the config.
+            Default: None.
+        trusted (bool): Whether code in the file may be run. Default: False.
+
+    Returns:
+        tuple[CycleNet, list, list]: In eval mode; mean and std (RGB) by
+        which its images are normalised.
+
+    Raises:
+        UserError: There is no such config, or its backbone is another's.
+        CheckpointError: The file cannot be read or does not fit.
+    """
+    state = weights and find_state_dict(read(weights, trusted))[0]
+    mean, std = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
+    if name in CycleNet.arch_settings:
+        norms = [key for key in state or () if key.startswith('norm')]
+        model = CycleNet(name, fork_last3=bool(
+            'norm2.weight' in norms and 'norm0.weight' not in norms))
+    else:
+        cfg = read_config(name, options=options)
+        settings = cfg.get('model', {}).get('backbone')
+        model = settings and MODELS.build(dict(settings, init_cfg=None))
+        if not isinstance(model, CycleNet):
+            raise UserError(f'the backbone of {name} is no CycleNet')
+        before = cfg.model.get('data_preprocessor') or cfg.get(
+            'data_preprocessor') or {}
+        mean, std = before.get('mean', mean), before.get('std', std)
+    if state:
+        with naming(weights):
+            adapt_state_dict(state, model)
+            # Not strict, as output norms may stay.
+            model.load_state_dict(state, strict=False)
+    return model.eval(), list(mean), list(std)

@@ -1,0 +1,1 @@
+"""Pictures of what the network does and of how its training went."""
