@@ -73,3 +73,17 @@ def write_config(folder, root, data, name):
     path = folder / f'{name}.py'
     path.write_text((COMMON + text).format(root=root, data=data, base=base))
     return path
+
+
+def write_checkpoint(config, path, **meta):
+    """Save a model of a config with random weights, as mm would."""
+    import torch
+    from mmengine.config import Config
+    from mmengine.registry import MODELS, init_default_scope
+
+    cfg = Config.fromfile(config)
+    init_default_scope(cfg.default_scope)
+    model = MODELS.build(cfg.model)
+    model.init_weights()
+    torch.save(dict(state_dict=model.state_dict(), meta=meta), path)
+    return path

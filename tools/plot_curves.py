@@ -33,7 +33,8 @@ def parse_args():
     parser.add_argument(
         '--smooth', type=float, default=0., metavar='WEIGHT', help='draw a '
         'running mean where what came before has this weight, 0 to below 1 '
-        '(default: %(default)s); validations are left as they are')
+        '(default: %(default)s); validations and learning rates are left as '
+        'they are')
     parser.add_argument(
         '--out', default='curves.png', metavar='FILE.png',
         help='where to write (default: %(default)s)')

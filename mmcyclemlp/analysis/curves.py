@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 
 class Run(NamedTuple):
@@ -180,8 +181,8 @@ def draw_curves(runs, keys, smooth=0.):
         runs (list[Run]): The runs.
         keys (list[str]): Full names of keys.
         smooth (float): Weight of former values, see :func:`smoothed`; the
-            values themselves are drawn faintly. Validations are not
-            smoothed. Default: 0.
+            values themselves are drawn faintly. Validations and learning
+            rates are not smoothed. Default: 0.
 
     Returns:
         Figure: Iterations along the horizontal axes.
@@ -190,17 +191,18 @@ def draw_curves(runs, keys, smooth=0.):
     rows = -(-len(keys) // columns)
     figure = Figure(figsize=(4 * columns, 2.9 * rows + 0.3),
                     layout='constrained')
-    axes = figure.subplots(rows, columns, squeeze=False).flat
-    for axis in list(axes)[len(keys):]:
+    axes = list(figure.subplots(
+        rows, columns, squeeze=False, sharex=True).flat)
+    for axis in axes[len(keys):]:
         axis.axis('off')
     for axis, key in zip(axes, keys):
         for place, run in enumerate(runs):
             _draw(axis, run, key, smooth, f'C{place % 10}')
         axis.set_title(key, fontsize=9)
         axis.set_xlabel('iteration', fontsize=8)
-        axis.tick_params(labelsize=8)
+        axis.tick_params(labelsize=8, labelbottom=True)
         axis.grid(alpha=0.3)
-    handles = [axes[0].plot([], [], color=f'C{place % 10}')[0]
+    handles = [Line2D([], [], color=f'C{place % 10}')
                for place in range(len(runs))]
     figure.legend(handles, [run.name for run in runs], fontsize=8,
                   loc='outside upper center', ncols=min(4, len(runs)))
@@ -216,7 +218,7 @@ def _draw(axis, run, key, smooth, colour):
     if not points:
         return
     steps, values = zip(*points)
-    if smooth:
+    if smooth and not key.endswith('lr'):
         axis.plot(steps, values, color=colour, alpha=0.25)
         values = smoothed(values, smooth)
     axis.plot(steps, values, color=colour)

@@ -1,5 +1,6 @@
 """Predictions for pictures of one's own, by mm's inferencers."""
 
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import cv2
@@ -79,14 +80,8 @@ def build_predictor(cfg, checkpoint, device=None, classes=None, palette=None,
     content = dict(state_dict=content['state_dict'],
                    meta=dict(dataset_meta=meta))
 
-    # mm logs the end of its name.
-    def load_from_file(filename, map_location=None):
-        return content
-
-    schemes = tuple(CheckpointLoader._schemes)
-    CheckpointLoader.register_scheme(schemes, load_from_file, force=True)
     try:
-        with naming(checkpoint):
+        with _handing_over(content), naming(checkpoint):
             predictor = _PREDICTORS[scope](cfg, checkpoint, device, meta)
     except (UserError, CheckpointError):
         raise
@@ -97,6 +92,21 @@ def build_predictor(cfg, checkpoint, device=None, classes=None, palette=None,
     _check_number(predictor.inferencer.model, meta['classes'])
     predictor.inferencer.visualizer.alpha = opacity
     return predictor
+
+
+@contextmanager
+def _handing_over(content):
+    """Have mm's loader give what was read already, whatever it asks for."""
+    # mm logs the end of its name.
+    def load_from_file(filename, map_location=None):
+        return content
+
+    before = CheckpointLoader._schemes
+    CheckpointLoader._schemes = dict.fromkeys(before, load_from_file)
+    try:
+        yield
+    finally:
+        CheckpointLoader._schemes = before
 
 
 def find_device(name=None):

@@ -1,0 +1,209 @@
+"""Predictions are mm's own, told and drawn as they are, or refused."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from tiny import MODELS, write_checkpoint, write_config
+
+from mmcyclemlp import CycleNet
+from mmcyclemlp.backbones.checkpoint import CheckpointError
+from mmcyclemlp.engine.errors import UserError
+from mmcyclemlp.engine.inference import (
+    build_backbone,
+    build_predictor,
+    find_device,
+)
+
+LIBRARIES = dict(retinanet='mmdet', upernet='mmseg')
+THINGS = ('disc', 'square', 'triangle', 'star', 'ring')
+
+
+@pytest.fixture(scope='module')
+def model(root, drawn_data, tmp_path_factory):
+    """Config and checkpoint of a tiny model, each written once."""
+    written = {}
+
+    def give(name):
+        pytest.importorskip(LIBRARIES[name])
+        if name not in written:
+            folder = tmp_path_factory.mktemp(name)
+            config = write_config(folder, root, drawn_data, name)
+            written[name] = config, str(write_checkpoint(
+                config, folder / f'{name}.pth'))
+        return written[name]
+
+    return give
+
+
+def build(config, checkpoint, **options):
+    return build_predictor(Config.fromfile(config), checkpoint, 'cpu',
+                           **options)
+
+
+def test_detector(model, drawn_data):
+    config, checkpoint = model('retinanet')
+    path = str(drawn_data / 'images' / 'val' / '0000.jpg')
+    image = cv2.imread(path)
+    from mmdet.apis import inference_detector, init_detector
+    from mmengine.registry import DefaultScope
+
+    expected = inference_detector(
+        init_detector(str(config), checkpoint, device='cpu'), path)
+    expected = expected.pred_instances
+    assert DefaultScope.get_current_instance().scope_name == 'mmdet'
+    # Ten are kept; the threshold cuts them in the middle.
+    limit = float(expected.scores[4:6].mean())
+    predict = build(config, checkpoint)
+    prediction, again = predict([image, image], score_thr=limit)
+    instances = prediction.record['instances']
+    assert len(instances) == 5 and instances == again.record['instances']
+    for instance, box, label, score in zip(
+            instances, expected.bboxes, expected.labels, expected.scores):
+        assert instance['class'] == THINGS[label]
+        assert instance['score'] == pytest.approx(float(score), abs=1e-4)
+        assert instance['box'] == pytest.approx(box.tolist(), abs=0.02)
+    assert prediction.picture.shape == image.shape
+    assert (prediction.picture != image).any()
+    nothing, = predict([image], score_thr=1.)
+    assert nothing.record == dict(instances=[])
+    # Nothing is drawn, and red is still red.
+    assert (nothing.picture == image).all()
+
+
+def test_masks(root, drawn_data, tmp_path):
+    pytest.importorskip('mmdet')
+    config = root / 'demo' / 'mask_rcnn.py'
+    checkpoint = str(write_checkpoint(config, tmp_path / 'mask.pth'))
+    path = str(drawn_data / 'images' / 'val' / '0000.jpg')
+    image = cv2.imread(path)
+    from mmdet.apis import inference_detector, init_detector
+    from pycocotools import mask as coco_mask
+
+    expected = inference_detector(
+        init_detector(str(config), checkpoint, device='cpu'),
+        path).pred_instances
+    prediction, = build(config, checkpoint)([image], score_thr=0.)
+    instances = prediction.record['instances']
+    assert len(instances) == len(expected) > 0
+    for instance, mask in zip(instances, expected.masks.numpy()):
+        assert (coco_mask.decode(instance['mask']) == mask).all()
+
+
+def test_segmentor(model, drawn_data):
+    config, checkpoint = model('upernet')
+    path = str(drawn_data / 'images' / 'val' / '0001.jpg')
+    image = cv2.imread(path)
+    from mmseg.apis import inference_model, init_model
+
+    expected = inference_model(
+        init_model(str(config), checkpoint, device='cpu'), path)
+    expected = expected.pred_sem_seg.data[0].numpy()
+    prediction, = build(config, checkpoint, opacity=1.)([image])
+    assert (prediction.label_map == expected).all()
+    fractions = prediction.record['fractions']
+    assert sum(fractions.values()) == pytest.approx(1, abs=1e-5)
+    names = ('wall', 'floor', *THINGS)
+    assert fractions[names[expected[0, 0]]] == pytest.approx(
+        (expected == expected[0, 0]).mean(), abs=1e-5)
+    # The config's colours, as far as no name is written over them.
+    colours = np.array(Config.fromfile(config).metainfo.palette)[expected]
+    same = (prediction.picture[..., ::-1] == colours).all(-1)
+    assert same.mean() > 0.5
+    plain, = build(config, checkpoint, opacity=0.)([image])
+    assert (plain.picture == image).all()
+
+
+def test_names_and_colours(model, tmp_path):
+    config, checkpoint = model('upernet')
+    content = torch.load(checkpoint)
+    names = tuple('abcdefg')
+    content['meta'] = dict(dataset_meta=dict(CLASSES=names))
+    torch.save(content, tmp_path / 'named.pth')
+    # The checkpoint's before the config's, and the user's before both.
+    assert build(config, str(tmp_path / 'named.pth')).classes == list(names)
+    predict = build(config, checkpoint, classes=list('hijklmn'),
+                    palette='voc')
+    meta = predict.inferencer.visualizer.dataset_meta
+    assert meta['classes'] == list('hijklmn')
+    assert meta['palette'][:2] == [(0, 0, 0), (128, 0, 0)]
+    for options, message in (
+            (dict(classes=['a', 'b']), '7 classes, and 2 names'),
+            (dict(palette='nope'), '--palette nope: mmseg has no such'),
+            (dict(palette='lip'), '--palette lip')):
+        with pytest.raises(UserError, match=message):
+            build(config, checkpoint, **options)
+
+
+def test_other_checkpoints(model, tmp_path):
+    config, checkpoint = model('retinanet')
+    whole = torch.load(checkpoint)
+    state = whole['state_dict']
+
+    def save(content):
+        torch.save(content, tmp_path / 'file.pth')
+        return str(tmp_path / 'file.pth')
+
+    backbone = {key[len('backbone.'):]: value for key, value in state.items()
+                if key.startswith('backbone.')}
+    key = 'bbox_head.retina_cls.weight'
+    for content, message in (
+            (dict(model=backbone), 'file.pth is a backbone alone'),
+            (backbone, 'file.pth is a backbone alone'),
+            (dict(state_dict={k: v for k, v in state.items() if k != key}),
+             f'file.pth lacks {key}'),
+            (dict(state_dict={**state, key: state[key][:9]}),
+             f'has, of another shape, {key}'),
+            (dict(weights=state), 'it has no state_dict')):
+        with pytest.raises(CheckpointError, match=message):
+            build(config, save(content))
+    # mm reads the text of a config in a checkpoint and runs it.
+    whole['meta'] = dict(cfg='import os; os.abort()', config='os.abort()')
+    assert build(config, save(whole)).classes == list(THINGS)
+
+
+def test_other_configs(model):
+    config, checkpoint = model('retinanet')
+    cfg = Config.fromfile(config)
+    cfg.default_scope = 'mmpretrain'
+    with pytest.raises(UserError, match='the config is of mmpretrain'):
+        build_predictor(cfg, checkpoint)
+    cfg = Config.fromfile(config)
+    cfg.pop('test_dataloader')
+    with pytest.raises(UserError, match='no test_dataloader'):
+        build_predictor(cfg, checkpoint)
+    cfg = Config.fromfile(config)
+    cfg.model.type = 'NoSuchNet'
+    with pytest.raises(UserError, match='cannot be built: KeyError'):
+        build_predictor(cfg, checkpoint, 'cpu')
+
+
+def test_device():
+    assert find_device('cpu') == 'cpu'
+    for name in ('nope', 'meta', 'cuda:99'):
+        with pytest.raises(UserError, match=f'--device {name}: '):
+            find_device(name)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+def test_on_a_gpu(model, drawn_data):
+    image = cv2.imread(str(drawn_data / 'images' / 'val' / '0000.jpg'))
+    for name in MODELS:
+        config, checkpoint = model(name)
+        cpu, = build(config, checkpoint)([image], score_thr=0.)
+        gpu, = build_predictor(Config.fromfile(config), checkpoint, 'cuda')(
+            [image], score_thr=0.)
+        assert cpu.record.keys() == gpu.record.keys()
+        assert cpu.picture.shape == gpu.picture.shape
+
+
+def test_backbone(tmp_path):
+    torch.save(CycleNet('b1', fork_last3=True).state_dict(),
+               tmp_path / 'b1.pth')
+    model, mean, std = build_backbone('b1', str(tmp_path / 'b1.pth'))
+    assert not model.training and (mean[0], std[0]) == (123.675, 58.395)
+    for key, value in torch.load(tmp_path / 'b1.pth').items():
+        assert torch.equal(model.state_dict()[key], value)
+    with pytest.raises(CheckpointError, match='b1.pth: the checkpoint does'):
+        build_backbone('b2', str(tmp_path / 'b1.pth'))
