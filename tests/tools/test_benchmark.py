@@ -2,15 +2,16 @@
 
 import importlib.util
 import json
-import sys
 import time
 
-import definition
 import pytest
 import torch
 
 import mmcyclemlp.backbones.cyclenet as cyclenet
 from mmcyclemlp import CycleNet
+from mmcyclemlp.benchmark import bench, calls, cases
+from mmcyclemlp.benchmark.contenders import OFFICIAL
+from mmcyclemlp.benchmark.report import short
 from mmcyclemlp.ops import reference
 
 TINY = ('--arch', 'b1', '--size', '64x64', '--dtype', 'fp32', '--device',
@@ -18,15 +19,14 @@ TINY = ('--arch', 'b1', '--size', '64x64', '--dtype', 'fp32', '--device',
 
 
 @pytest.fixture
-def bench(root, monkeypatch):
+def tool(root, monkeypatch):
     """The command as a module; compiling takes too long for a test."""
     spec = importlib.util.spec_from_file_location(
         'benchmark', root / 'tools' / 'benchmark.py')
     module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, 'benchmark', module)
     spec.loader.exec_module(module)
     monkeypatch.setattr(torch, 'compile', lambda net, **_: net)
-    monkeypatch.setattr(module, 'ROUNDS', 4)
+    monkeypatch.setattr(bench, 'ROUNDS', 4)
     for name in ('benchmark', 'allow_tf32'):
         monkeypatch.setattr(torch.backends.cudnn, name,
                             getattr(torch.backends.cudnn, name))
@@ -34,12 +34,12 @@ def bench(root, monkeypatch):
 
 
 @pytest.fixture
-def run(bench, tmp_path, capsys):
+def run(tool, tmp_path, capsys):
     """Run the command here; give its status, its text and its rows."""
 
     def run(*args, seconds=20):
         path = tmp_path / 'out.json'
-        status = bench.main([
+        status = tool.main([
             *args, *TINY, '--seconds', str(seconds), '--json', str(path)])
         rows = [dict(row, case=case['label'], question=case['question'])
                 for case in json.loads(path.read_text())['cases']
@@ -95,16 +95,16 @@ def test_tables_and_json(run_python, tmp_path):
     assert 'triton: left out: ' in tables[0]
 
 
-def test_training_memory(run, bench, monkeypatch):
-    monkeypatch.setattr(bench, 'PEERS', {})
+def test_training_memory(run, monkeypatch):
+    monkeypatch.setattr(cases, 'PEERS', {})
     monkeypatch.setattr(reference, 'unavailable_reason', lambda: 'of a test')
     status, text, rows = run('train', seconds=100)
     assert status == 0
-    assert status_of(rows, bench.OFFICIAL) == {'fp32': 'left out'}
+    assert status_of(rows, OFFICIAL) == {'fp32': 'left out'}
     ours, = (row for row in rows if row['contender'] == 'ours')
     gradients = 4 * sum(p.numel() for p in CycleNet('b1').parameters())
     assert gradients < ours['peak_bytes'] < 8 * gradients
-    assert f' {bench.short(ours["peak_bytes"] / 2**20)} |' in text
+    assert f' {short(ours["peak_bytes"] / 2**20)} |' in text
 
 
 def test_peers_left_out_are_named(run, no_peers, monkeypatch):
@@ -123,17 +123,6 @@ def test_peers_left_out_are_named(run, no_peers, monkeypatch):
     assert status_of(rows, 'ours') == {'fp32': 'measured'}
     row, = (row for row in rows if row['contender'] == 'ours')
     assert 0 < row['error'] < 3e-5
-
-
-def test_peers_stand_beside_the_first_arch(bench):
-    args = bench.parse_args(['--arch', 'b1', 'b2', '--size', '64x96',
-                             '--dtype', 'bf16', '--device', 'cpu'])
-    first, other = sorted(bench.QUESTIONS['backbone'](args),
-                          key=lambda case: case.rank)
-    assert (first.label, other.label) == (
-        'b2 64x96 batch 1 bf16', 'b1 64x96 batch 1 bf16')
-    assert set(bench.PEERS) <= set(first.names)
-    assert not set(bench.PEERS) & set(other.names)
 
 
 class Scaled(torch.autograd.Function):
@@ -158,14 +147,14 @@ FAULTS = {
 
 
 @pytest.mark.parametrize('fault', FAULTS)
-def test_wrong_op_gets_no_time(fault, bench, run, monkeypatch):
-    right = bench.cycle_fc
+def test_wrong_op_gets_no_time(fault, run, monkeypatch):
+    right = calls.cycle_fc
 
     def wrong(x, *args, backend):
         y = right(x, *args, backend=backend)
         return FAULTS[fault](x, y) if backend == 'torch' else y
 
-    monkeypatch.setattr(bench, 'cycle_fc', wrong)
+    monkeypatch.setattr(calls, 'cycle_fc', wrong)
     status, text, rows = run('op')
     assert status == 1
     ours = [row for row in rows if row['contender'] == 'torch']
@@ -184,8 +173,7 @@ def test_wrong_op_gets_no_time(fault, bench, run, monkeypatch):
 
 
 @pytest.mark.parametrize('question', ['mixer', 'backbone', 'train'])
-def test_wrong_network_gets_no_time(question, bench, run, no_peers,
-                                    monkeypatch):
+def test_wrong_network_gets_no_time(question, run, no_peers, monkeypatch):
     right = cyclenet.cycle_mixer
 
     def wrong(*args, backend, **kwargs):
@@ -193,7 +181,7 @@ def test_wrong_network_gets_no_time(question, bench, run, no_peers,
         return y if backend == 'reference' else y * 1.001
 
     monkeypatch.setattr(cyclenet, 'cycle_mixer', wrong)
-    monkeypatch.setattr(bench.Bench, 'peak_on_cpu', lambda *_: None)
+    monkeypatch.setattr(bench, 'peak_on_cpu', lambda *_, **__: None)
     status, text, rows = run(question)
     ours = 'torch' if question == 'mixer' else 'ours'
     assert status == 1 and set(status_of(rows, ours).values()) == {'wrong'}
@@ -201,8 +189,8 @@ def test_wrong_network_gets_no_time(question, bench, run, no_peers,
 
 
 @pytest.mark.parametrize('what', ['memory', 'fault', 'hang'])
-def test_contender_that_fails(what, bench, run, monkeypatch):
-    right = bench.cycle_fc
+def test_contender_that_fails(what, run, monkeypatch):
+    right = calls.cycle_fc
 
     def failing(x, *args, backend):
         if backend != 'torch':
@@ -213,7 +201,7 @@ def test_contender_that_fails(what, bench, run, monkeypatch):
             raise ValueError('no such luck\nand more')
         time.sleep(60)
 
-    monkeypatch.setattr(bench, 'cycle_fc', failing)
+    monkeypatch.setattr(calls, 'cycle_fc', failing)
     start = time.perf_counter()
     status, text, rows = run('op', seconds=15)
     assert time.perf_counter() - start < 30
@@ -233,56 +221,6 @@ def test_what_there_is_no_time_for_is_named(run):
     assert '- left out for lack of time: 1x64x16x16 fp32 forward, ' in text
 
 
-def test_definition(bench):
-    """What the contenders are held to is the definition of the tests."""
-    args = bench.parse_args([*TINY])
-    x = torch.randn(2, 7, 5, 6, dtype=torch.float64)
-    weight = torch.randn(4, 7, 1, 1, dtype=torch.float64)
-    for kernel in ((1, 3), (3, 1)):
-        torch.testing.assert_close(
-            bench.plain_cycle_fc(x, weight, None, kernel),
-            definition.cycle_fc(x, weight, None, kernel))
-    maps = bench.make_net(args, 'b1', None, None, 'fp32', False, bench.PLAIN,
-                          small=True, exact=True)()
-    net = bench.build_net('b1', bench.PLAIN, 'cpu').double()
-    image, = bench.draw([(2, 3, 72, 104)], torch.float32, 'cpu', True)
-    expected = definition.backbone(net.state_dict(), image, (2, 2, 4, 2))
-    for a, b in zip(maps, expected, strict=True):
-        torch.testing.assert_close(a, b)
-
-
-def test_stages_are_those_of_the_network(bench):
-    maps = CycleNet('b1')(torch.zeros(1, 3, 73, 101))
-    assert [stage[:3] for stage in bench.stages('b1', (73, 101))] == [
-        tuple(y.shape[1:]) for y in maps]
-
-
-@pytest.mark.parametrize('question, backward, dtype, nbytes, operations', [
-    # Passes over the map, then weights.
-    ('op', False, 'bf16', 2 * (2 * 67200 * 64 + 64**2), 2 * 67200 * 64**2),
-    ('op', True, 'bf16', 2 * (5 * 67200 * 64 + 3 * 64**2),
-     6 * 67200 * 64**2),
-    ('mixer', True, 'fp32', 4 * (6 * 67200 * 64 + 3 * 3 * 64**2),
-     6 * 7 / 3 * 67200 * 64**2),
-])
-def test_floor_on_a_known_gpu(question, backward, dtype, nbytes, operations,
-                              bench, monkeypatch):
-    args = bench.parse_args(['--arch', 'b2', '--dtype', dtype])
-    rate = 67e12 if dtype == 'fp32' else 989e12
-    args.device = torch.device('cuda')
-    case = next(case for case in bench.QUESTIONS[question](args)
-                if case.settings['backward'] == backward)
-    assert case.traffic == pytest.approx((nbytes, operations))
-    for name, bandwidth in (('NVIDIA H100 80GB HBM3', 3.35e12),
-                            ('NVIDIA H200', 4.8e12)):
-        monkeypatch.setattr(torch.cuda, 'get_device_name', lambda _, n=name: n)
-        assert bench.floor(case, args) == pytest.approx(max(
-            nbytes / bandwidth, operations / rate))
-    monkeypatch.setattr(torch.cuda, 'get_device_name', lambda _: 'NVIDIA H100 '
-                        'PCIe')
-    assert bench.floor(case, args) is None
-
-
 @pytest.mark.parametrize('args, message', [
     (['speed'], "the questions are op, mixer, backbone, train, scaling; got "
      "'speed'"),
@@ -295,10 +233,10 @@ def test_floor_on_a_known_gpu(question, backward, dtype, nbytes, operations,
     (['--json', 'gone/out.json'], 'no folder for gone/out.json'),
     (['--device', 'cuda'], 'torch finds no GPU here'),
 ])
-def test_mistakes_end_in_one_line(args, message, bench, capsys, monkeypatch):
+def test_mistakes_end_in_one_line(args, message, tool, capsys, monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     with pytest.raises(SystemExit) as stop:
-        bench.parse_args(args)
+        tool.parse_args(args)
     text = capsys.readouterr().err
     assert stop.value.code == 2 and message in text
     assert text.startswith('error: ') and text.count('\n') == 1

@@ -1,0 +1,1 @@
+"""How fast CycleMLP runs beside its alternatives; needs torch alone."""

@@ -1,0 +1,23 @@
+"""What the benchmark compares."""
+
+import torch
+
+from mmcyclemlp import CycleNet
+from mmcyclemlp.benchmark import cases
+
+
+def test_peers_stand_beside_the_first_arch():
+    scope = cases.Scope(['b1', 'b2'], [(64, 96)], [1], ['bf16'],
+                        torch.device('cpu'))
+    first, other = sorted(cases.QUESTIONS['backbone'](scope),
+                          key=lambda case: case.rank)
+    assert (first.label, other.label) == (
+        'b2 64x96 batch 1 bf16', 'b1 64x96 batch 1 bf16')
+    assert set(cases.PEERS) <= set(first.names)
+    assert not set(cases.PEERS) & set(other.names)
+
+
+def test_stages_are_those_of_the_network():
+    maps = CycleNet('b1')(torch.zeros(1, 3, 73, 101))
+    assert [stage[:3] for stage in cases.stages('b1', (73, 101))] == [
+        tuple(y.shape[1:]) for y in maps]
