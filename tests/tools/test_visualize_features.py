@@ -1,0 +1,64 @@
+"""Each kind of picture is drawn, from an arch or a config, or refused."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from in_process import complaint, run_command
+from tiny import write_checkpoint, write_config
+
+from mmcyclemlp import CycleNet
+
+COMMAND = 'tools/visualize_features.py'
+
+
+def test_maps(root, drawn_data, tmp_path):
+    torch.save(dict(model=CycleNet('b1', fork_feat=False).state_dict()),
+               tmp_path / 'b1.pth')
+    picture = drawn_data / 'images' / 'val' / '0000.jpg'
+    assert run_command(
+        root / COMMAND, 'maps', 'b1', picture, '--weights',
+        tmp_path / 'b1.pth', '--size', '64', '--out',
+        tmp_path / 'new' / 'maps.png', '--raw', tmp_path / 'maps.npz') == 0
+    assert cv2.imread(str(tmp_path / 'new' / 'maps.png')).std() > 10
+    raw = np.load(tmp_path / 'maps.npz')
+    assert [raw[f'stage{place}'].shape for place in range(1, 5)] == [
+        (16, 16, 64), (8, 8, 128), (4, 4, 320), (2, 2, 512)]
+
+
+def test_erf_of_a_config(root, drawn_data, tmp_path):
+    pytest.importorskip('mmdet')
+    config = write_config(tmp_path, root, drawn_data, 'retinanet')
+    checkpoint = write_checkpoint(config, tmp_path / 'whole.pth')
+    assert run_command(
+        root / COMMAND, 'erf', config, f'{drawn_data}/images/val/*',
+        '--weights', checkpoint, '--size', '96', '--out',
+        tmp_path / 'erf.png', '--raw', tmp_path / 'erf.npz') == 0
+    assert cv2.imread(str(tmp_path / 'erf.png')).std() > 10
+    raw = np.load(tmp_path / 'erf.npz')
+    assert raw['stage4'].shape == (96, 96)
+    # The field grows from stage to stage.
+    wide = [(raw[f'stage{place}'] > raw[f'stage{place}'].max() / 100).sum()
+            for place in range(1, 5)]
+    assert wide == sorted(set(wide))
+
+
+def test_cyclefc(run_python, tmp_path):
+    done = run_python(COMMAND, 'cyclefc', '--kernel', '3', '3', '--out',
+                      tmp_path / 'reads.png')
+    assert done.stdout == f'{tmp_path / "reads.png"}\n'
+    assert cv2.imread(str(tmp_path / 'reads.png')).std() > 10
+
+
+@pytest.mark.parametrize('args, message', [
+    (['cyclefc', '--kernel', '2', '3'], '--kernel: 2 3 are not both odd'),
+    (['maps', 'b9', 'x.jpg'], 'there is no config file b9'),
+    (['maps', 'b1', 'README.md'], 'README.md: it cannot be read'),
+    (['erf', 'b1', '--size', '100'], '--size: 100 is no multiple of 32'),
+    (['maps', 'b1', 'docs/predictions.jpg', '--weights', 'gone.pth'],
+     'there is no checkpoint file gone.pth'),
+    (['cyclefc', '--out', 'README.md/x.png'], 'cannot be written'),
+])
+def test_mistakes(args, message, root, monkeypatch):
+    monkeypatch.chdir(root)
+    assert message in complaint(COMMAND, *args)
