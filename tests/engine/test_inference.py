@@ -11,6 +11,7 @@ from mmcyclemlp import CycleNet
 from mmcyclemlp.backbones.checkpoint import CheckpointError
 from mmcyclemlp.engine.errors import UserError
 from mmcyclemlp.engine.inference import (
+    _name_areas,
     build_backbone,
     build_predictor,
     find_device,
@@ -107,12 +108,30 @@ def test_segmentor(model, drawn_data):
     names = ('wall', 'floor', *THINGS)
     assert fractions[names[expected[0, 0]]] == pytest.approx(
         (expected == expected[0, 0]).mean(), abs=1e-5)
-    # The config's colours, as far as no name is written over them.
+    # The config's colours, but for the names.
     colours = np.array(Config.fromfile(config).metainfo.palette)[expected]
     same = (prediction.picture[..., ::-1] == colours).all(-1)
-    assert same.mean() > 0.5
+    assert 0.5 < same.mean() < 1
     plain, = build(config, checkpoint, opacity=0.)([image])
-    assert (plain.picture == image).all()
+    assert (plain.picture == image).all(-1)[same].all()
+
+
+def test_names_of_areas():
+    labels = np.zeros((100, 160), np.int64)
+    labels[:, 80:] = 1
+    labels[50, 40] = 2  # too small
+    plain = np.full((100, 160, 3), 200, np.uint8)
+    named = _name_areas(plain, labels, ['one', 'two', 'three'])
+    assert (plain == 200).all()
+    black = (named == 0).all(-1)
+    # A name in the middle of either half.
+    assert black[45:55, 30:50].any() and black[45:55, 110:130].any()
+    assert not black[:35].any() and not black[65:].any()
+    # It stays inside of the picture.
+    labels[:] = 0
+    labels[-10:, -10:] = 1
+    named = _name_areas(plain, labels, ['one', 'a long name'])
+    assert (named[-3:, 60:-1] == 0).all(-1).any()
 
 
 def test_names_and_colours(model, tmp_path):
