@@ -14,12 +14,13 @@ demo: env
 test: env
 	$(BIN)/python -m pytest -n 2
 
-# ImageNet: torchvision is needed, which no CPU build of torch brings along.
+# ImageNet and timm need torchvision, which no CPU build of torch brings along.
 test-pretrain:
 	@tools/make_env.sh pretrain .venv-pretrain
 	.venv-pretrain/bin/python -m pytest -n 2 tests/configs/test_imagenet.py \
 	    tests/engine/test_class_data.py tests/engine/test_classification.py \
-	    tests/tools/test_classifier.py tests/docs/test_pretrain.py
+	    tests/tools/test_classifier.py tests/docs/test_pretrain.py \
+	    tests/test_timm.py tests/docs/test_plain_pytorch.py
 
 lint: env
 	$(BIN)/ruff check .

@@ -610,6 +610,35 @@ class CycleNet(nn.Module):
         self._freeze_stages()
         return self
 
+    def get_layer_depth(self, param_name, prefix=''):
+        """How deep a parameter lies, for learning rates that decay by layer.
+
+        As the classifiers and constructors of mmpretrain ask for it.
+
+        Args:
+            param_name (str): Name of the parameter in the whole model.
+            prefix (str): What precedes the names of the backbone there,
+                e.g. ``'backbone.'``. Default: ''.
+
+        Returns:
+            tuple[int, int]: Depth, and the number of layers: that of the
+            blocks which are run, and 2. The stem is at 0, each block one
+            deeper (with it what downsamples before it), and norms of the
+            outputs, the head and all else of the model at the last.
+        """
+        blocks = [len(stage) for stage in self.network[:self._places:2]]
+        last = depth = sum(blocks) + 1
+        module, *places = param_name[len(prefix):].split('.')
+        own = param_name.startswith(prefix)
+        if own and module == 'patch_embed':
+            depth = 0
+        elif own and module == 'network':
+            place = int(places[0])
+            depth = sum(blocks[:(place + 1) // 2]) + 1
+            if place % 2 == 0:
+                depth += int(places[1])
+        return min(depth, last), last + 1
+
     def _check_image(self, x):
         conv = self.patch_embed.proj
         if not isinstance(x, torch.Tensor) or x.dim() != 4 or (
@@ -627,12 +656,16 @@ class CycleNet(nn.Module):
                 f'CycleNet: the stem needs images of {least}x{least} or '
                 f'more, got {height}x{width}')
 
-    def forward(self, x):
+    def forward_stem(self, x):
+        """From an image (B, in_channels, H, W) to a map (B, H', W', C)."""
         if not torch.jit.is_tracing() and not is_compiling():
             self._check_image(x)
-        # Channels last from here on: (B, H, W, C).
+        # Channels last from here on.
         x = x.contiguous(memory_format=torch.channels_last)
-        x = self.patch_embed(x.permute(0, 2, 3, 1))
+        return self.patch_embed(x.permute(0, 2, 3, 1))
+
+    def forward(self, x):
+        x = self.forward_stem(x)  # (B, H, W, C)
         outs = []
         for place in range(self._places):
             x = self.network[place](x)
