@@ -117,15 +117,15 @@ def test_segmentor(model, drawn_data):
 
 
 def test_names_of_areas():
-    labels = np.zeros((100, 160), np.int64)
-    labels[:, 80:] = 1
-    labels[50, 40] = 2  # too small
-    plain = np.full((100, 160, 3), 200, np.uint8)
+    labels = np.zeros((100, 200), np.int64)
+    labels[:, 100:] = 1
+    labels[3, 3] = 2  # too small
+    plain = np.full((100, 200, 3), 200, np.uint8)
     named = _name_areas(plain, labels, ['one', 'two', 'three'])
     assert (plain == 200).all()
     black = (named == 0).all(-1)
-    # A name in the middle of either half.
-    assert black[45:55, 30:50].any() and black[45:55, 110:130].any()
+    # A name in the middle of either half, and nothing else.
+    assert black[48:53, 35:65].any() and black[48:53, 135:165].any()
     assert not black[:35].any() and not black[65:].any()
     # It stays inside of the picture.
     labels[:] = 0
