@@ -1,4 +1,4 @@
-"""Draw what a detector or a segmentor sees in pictures and videos.
+"""Draw what a detector, segmentor or classifier sees in pictures and videos.
 
     python tools/image_demo.py CONFIG CHECKPOINT photo.jpg holiday/ film.mp4
 
@@ -29,16 +29,17 @@ from mmcyclemlp.engine.launch import read_config
 
 def parse_args():
     parser = argparse.ArgumentParser(
-        description='Draw what a detector (mmdet) or a segmentor (mmseg) sees '
-        'in pictures and videos: boxes, masks or a coloured map, with the '
-        'names of the classes. For each input OUT_DIR gets '
-        'pictures/NAME.jpg (or .mp4) and predictions/NAME.json (of a video '
-        '.jsonl, a line a frame), for a segmentor labels/NAME.png besides. '
-        'The exit code is 1 if an input could not be read.')
+        description='Draw what a detector (mmdet), a segmentor (mmseg) or a '
+        'classifier (mmpretrain) sees in pictures and videos: boxes, masks or '
+        'a coloured map, with the names of the classes. For each input '
+        'OUT_DIR gets pictures/NAME.jpg (or .mp4) and predictions/NAME.json '
+        '(of a video .jsonl, a line a frame), for a segmentor labels/NAME.png '
+        'besides. The exit code is 1 if an input could not be read.')
     parser.add_argument('config', help='path or name of the config that the '
                         'checkpoint was trained with')
     parser.add_argument('checkpoint', help='checkpoint of the whole model, '
-                        'such as work_dirs/mine/epoch_12.pth')
+                        'such as work_dirs/mine/epoch_12.pth; of a classifier '
+                        'also a released file')
     parser.add_argument(
         'inputs', nargs='+', metavar='INPUT', help='a picture, a video, a '
         "folder (with all below it), a pattern ('*.jpg') or an http(s) URL")

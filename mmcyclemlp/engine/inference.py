@@ -43,8 +43,10 @@ def build_predictor(cfg, checkpoint, device=None, classes=None, palette=None,
     """Build what predicts and draws.
 
     Args:
-        cfg (Config): Config of a detector or a segmentor; changed in place.
-        checkpoint (str): Path or URL of a checkpoint of the whole model.
+        cfg (Config): Config of a detector, a segmentor or a classifier;
+            changed in place.
+        checkpoint (str): Path or URL of a checkpoint of the whole model; for
+            a classifier also a released file.
         device (str | None): Such as 'cpu' or 'cuda:0'; None for a GPU if
             there is one. Default: None.
         classes (list[str] | None): Names of the classes. None for those in
@@ -67,9 +69,8 @@ def build_predictor(cfg, checkpoint, device=None, classes=None, palette=None,
     scope = cfg.get('default_scope')
     if scope not in _PREDICTORS:
         raise UserError(
-            f'the config is of {scope}; pictures are drawn for detectors '
-            '(mmdet) and segmentors (mmseg). For the classes of a classifier '
-            'use tools/test.py --show-dir')
+            f'the config is of {scope}; what predicts for pictures is a '
+            f'model of {", ".join(_PREDICTORS)}')
     if not cfg.get('test_dataloader'):
         raise UserError('the config has no test_dataloader, whose pipeline '
                         'says how a picture is prepared')
@@ -88,7 +89,7 @@ def build_predictor(cfg, checkpoint, device=None, classes=None, palette=None,
     except Exception as error:  # of the model: the user's own Python
         raise UserError(f'the model cannot be built: {type(error).__name__}: '
                         f'{error}') from error
-    _check_fit(predictor.inferencer.model, content['state_dict'], checkpoint)
+    check_fit(predictor.inferencer.model, content['state_dict'], checkpoint)
     _check_number(predictor.inferencer.model, meta['classes'])
     predictor.inferencer.visualizer.alpha = opacity
     return predictor
@@ -150,21 +151,6 @@ def _read_model(filename, model, trusted):
             f'{filename} holds no whole model: it has no state_dict, but '
             f'{sorted(map(str, content))[:8]}')
     return content
-
-
-def _check_fit(model, state, filename):
-    """See that no part of the model is left at random."""
-    own = model.state_dict()
-    absent = [key for key in own if key not in state]
-    other = [f'{key} {tuple(state[key].shape)} for {tuple(value.shape)}'
-             for key, value in own.items()
-             if key in state and state[key].shape != value.shape]
-    for what, keys in (('lacks', absent), ('has, of another shape,', other)):
-        if keys:
-            more = f' and {len(keys) - 3} more' if len(keys) > 3 else ''
-            raise CheckpointError(
-                f'{filename} {what} {", ".join(keys[:3])}{more}: give the '
-                'config that it was trained with')
 
 
 def _names_and_colours(cfg, checkpoint, classes, palette):
@@ -233,10 +219,13 @@ def _check_number(model, names):
     heads = [getattr(part, name, None) for part in parts
              for name in ('bbox_head', 'decode_head', 'panoptic_head',
                           'mask_head')]
+    # A classifier's is in its backbone.
+    heads.append(getattr(model.backbone, 'head', None))
     head = next((head for head in heads if head is not None), None)
     if isinstance(head, torch.nn.ModuleList):
         head = head[-1]
-    number = getattr(head, 'num_classes', len(names))
+    number = getattr(head, 'num_classes', getattr(
+        head, 'out_features', len(names)))
     if number != len(names):
         raise UserError(
             f'the model knows {number} classes, and {len(names)} names are '
@@ -407,7 +396,38 @@ def _name_areas(picture, labels, names):
     return picture
 
 
-_PREDICTORS = dict(mmdet=_Detector, mmseg=_Segmentor)
+class _Classifier(Predictor):
+
+    def __init__(self, cfg, checkpoint, device, meta):
+        super().__init__(cfg, checkpoint, device, meta)
+        from mmpretrain.visualization import UniversalVisualizer
+
+        self.inferencer.visualizer = UniversalVisualizer()
+
+    def _inferencer(self):
+        from mmpretrain import ImageClassificationInferencer
+
+        return ImageClassificationInferencer
+
+    def _run(self, images):
+        return [sample for batch in self.inferencer.preprocess(
+            images, len(images)) for sample in self.inferencer.forward(batch)]
+
+    def _tell(self, image, sample, score_thr):
+        best = sample.pred_score.topk(min(5, len(self.classes)))
+        classes = [
+            {'class': self.classes[label], 'label': label,
+             'score': round(score, 4)}
+            for label, score in zip(best.indices.tolist(),
+                                    best.values.tolist())]
+        visualizer = self.inferencer.visualizer
+        visualizer.visualize_cls(image[..., ::-1], sample, self.classes,
+                                 draw_gt=False)
+        return Prediction(visualizer.get_image()[..., ::-1],
+                          dict(classes=classes))
+
+
+_PREDICTORS = dict(mmdet=_Detector, mmseg=_Segmentor, mmpretrain=_Classifier)
 
 
 def build_backbone(name, weights=None, options=None, trusted=False):

@@ -1,6 +1,7 @@
 """Predictions are mm's own, told and drawn as they are, or refused."""
 
 import cv2
+import definition
 import numpy as np
 import pytest
 import torch
@@ -116,6 +117,31 @@ def test_segmentor(model, drawn_data):
     assert (plain.picture == image).all(-1)[same].all()
 
 
+def test_classifier(root, tmp_path):
+    pytest.importorskip('mmpretrain')
+    config = root / 'configs/imagenet/cyclemlp-b1_8xb128_in1k.py'
+    network = CycleNet('b1', fork_feat=False).eval()
+    torch.save(definition.official_file(network), tmp_path / 'official.pth')
+    image = np.random.RandomState(0).randint(0, 256, (256, 256, 3), np.uint8)
+    predict = build(config, str(tmp_path / 'official.pth'))
+    prediction, = predict([image])
+    # By hand: the middle, in RGB, normalised as in training.
+    cfg = Config.fromfile(config).model.data_preprocessor
+    x = torch.tensor(image[16:240, 16:240, ::-1].copy()).double()
+    x = (x - torch.tensor(cfg.mean)) / torch.tensor(cfg.std)
+    with torch.no_grad():
+        logits = network(x.float().permute(2, 0, 1)[None])
+    scores = logits.softmax(1)[0]
+    best = prediction.record['classes']
+    assert [one['label'] for one in best] == scores.topk(5)[1].tolist()
+    assert [one['score'] for one in best] == pytest.approx(
+        scores.topk(5)[0].tolist(), abs=1e-4)
+    assert len(predict.classes) == 1000
+    assert (prediction.picture != image).any()
+    with pytest.raises(UserError, match='1000 classes, and 2 names'):
+        build(config, str(tmp_path / 'official.pth'), classes=['a', 'b'])
+
+
 def test_names_of_areas():
     labels = np.zeros((100, 200), np.int64)
     labels[:, 100:] = 1
@@ -185,8 +211,8 @@ def test_other_checkpoints(model, tmp_path):
 def test_other_configs(model):
     config, checkpoint = model('retinanet')
     cfg = Config.fromfile(config)
-    cfg.default_scope = 'mmpretrain'
-    with pytest.raises(UserError, match='the config is of mmpretrain'):
+    cfg.default_scope = 'mmrotate'
+    with pytest.raises(UserError, match='the config is of mmrotate'):
         build_predictor(cfg, checkpoint)
     cfg = Config.fromfile(config)
     cfg.pop('test_dataloader')
