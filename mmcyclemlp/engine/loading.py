@@ -168,6 +168,30 @@ def read_whole(filename, model, trusted=False):
     return checkpoint
 
 
+def check_fit(model, state, filename):
+    """See that no part of the model would be left at random.
+
+    Args:
+        model (nn.Module): The whole model.
+        state (dict): Tensors by key.
+        filename (str): What errors name.
+
+    Raises:
+        CheckpointError: Keys are missing or of another shape.
+    """
+    own = model.state_dict()
+    absent = [key for key in own if key not in state]
+    other = [f'{key} {tuple(state[key].shape)} for {tuple(value.shape)}'
+             for key, value in own.items()
+             if key in state and state[key].shape != value.shape]
+    for what, keys in (('lacks', absent), ('has, of another shape,', other)):
+        if keys:
+            more = f' and {len(keys) - 3} more' if len(keys) > 3 else ''
+            raise CheckpointError(
+                f'{filename} {what} {", ".join(keys[:3])}{more}: give the '
+                'config that it was trained with')
+
+
 @contextmanager
 def naming(filename):
     """Say in errors about a checkpoint which file it is, if any was given."""
