@@ -168,8 +168,10 @@ def residual_mlp(
     Args:
         x: (B, ..., C).
         shortcut: (B, ..., O).
-        weight1, bias1: (hidden, C) and (hidden,).
-        weight2, bias2: (O, hidden) and (O,).
+        weight1: (hidden, C).
+        bias1: (hidden,).
+        weight2: (O, hidden).
+        bias2: (O,).
         activation: ``'gelu'`` (exact), ``'relu'``, ``'silu'`` or
             ``'hardswish'``.
         scale: (B,), what each sample's result is multiplied by.
