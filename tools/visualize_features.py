@@ -123,6 +123,9 @@ def erf(args):
     if args.images:
         sources = [one.source for one in find_inputs(args.images)
                    if not one.is_video]
+        if not sources:
+            raise UserError(f'{" ".join(args.images)}: there are videos, and '
+                            'no pictures')
         images = [prepare(cut(read(source), args.size)) for source in sources]
         seen = f'{len(images)} pictures'
     else:

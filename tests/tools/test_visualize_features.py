@@ -55,10 +55,13 @@ def test_cyclefc(run_python, tmp_path):
     (['maps', 'b9', 'x.jpg'], 'there is no config file b9'),
     (['maps', 'b1', 'README.md'], 'README.md: it cannot be read'),
     (['erf', 'b1', '--size', '100'], '--size: 100 is no multiple of 32'),
+    (['erf', 'b1', '{tmp}/film.mp4'], 'there are videos, and no pictures'),
     (['maps', 'b1', 'docs/predictions.jpg', '--weights', 'gone.pth'],
      'there is no checkpoint file gone.pth'),
     (['cyclefc', '--out', 'README.md/x.png'], 'cannot be written'),
 ])
-def test_mistakes(args, message, root, monkeypatch):
+def test_mistakes(args, message, root, monkeypatch, tmp_path):
     monkeypatch.chdir(root)
+    (tmp_path / 'film.mp4').touch()
+    args = [arg.format(tmp=tmp_path) for arg in args]
     assert message in complaint(COMMAND, *args)
