@@ -19,7 +19,7 @@ from ..backbones.cyclenet import CycleNet
 from .errors import UserError
 from .inputs import UnreadableError
 from .launch import read_config
-from .loading import naming, read, read_whole
+from .loading import check_fit, naming, read, read_whole
 
 
 class Prediction(NamedTuple):
