@@ -8,9 +8,9 @@ import torch
 pytest.importorskip('mmdet')
 pytest.importorskip('mmseg')
 
-from mmengine.registry import MODELS, init_default_scope  # noqa: E402
+from mmengine.registry import MODELS, init_default_scope
 
-from mmcyclemlp.engine.launch import read_config  # noqa: E402
+from mmcyclemlp.engine.launch import read_config
 
 
 @pytest.fixture
