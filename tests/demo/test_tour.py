@@ -1,6 +1,7 @@
 """The notebook runs from top to bottom, and gives what is stored in it."""
 
 import json
+import re
 
 import pytest
 
@@ -28,11 +29,13 @@ def test_tour(root, monkeypatch):
 
 
 def test_what_is_stored(root):
-    """Outputs of one run in order, small, and of no one's machine."""
+    """Outputs of one run in order, small, and of no one's machine; links."""
     text = (root / 'demo' / 'tour.ipynb').read_text('utf-8')
     assert len(text) < 200_000
     assert 'Traceback' not in text and '/tmp' not in text
     cells = [cell for cell in json.loads(text)['cells']
              if cell['cell_type'] == 'code']
+    for target in re.findall(r'\]\((\.\./[^)#]+)\)', text):
+        assert (root / 'demo' / target).exists(), target
     assert [cell['execution_count'] for cell in cells] == list(
         range(1, len(cells) + 1))
