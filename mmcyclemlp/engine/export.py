@@ -313,13 +313,14 @@ def _has_dynamo():
 
 
 def _to_torch_export(module, image):
-    if not hasattr(torch, 'export'):
-        raise ValueError('torch.export needs torch 2.4 or later')
-    dim = torch.export.Dim
-    program = torch.export.export(
-        module, (image, ), dynamic_shapes=(
-            {0: dim('batch', min=1), 2: dim('height', min=32),
-             3: dim('width', min=32)}, ))
+    dim = getattr(getattr(torch, 'export', None), 'Dim', None)
+    if not hasattr(dim, 'AUTO'):
+        raise ValueError('torch.export for images of any size needs torch '
+                         f'2.6 or later, got {torch.__version__}')
+    # From which size on it works, it finds out: where a map has but one
+    # position is a case of its own to it.
+    program = torch.export.export(module, (image, ), dynamic_shapes=(
+        dict.fromkeys((0, 2, 3), dim.AUTO), ))
     buffer = io.BytesIO()
     torch.export.save(program, buffer)
     return buffer.getvalue()

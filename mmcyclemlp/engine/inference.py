@@ -75,7 +75,7 @@ def build_predictor(cfg, checkpoint, device=None, classes=None, palette=None,
         raise UserError('the config has no test_dataloader, whose pipeline '
                         'says how a picture is prepared')
     device = find_device(device)
-    content = _read_model(checkpoint, cfg.model, trusted)
+    content = read_whole(checkpoint, cfg.model, trusted)
     init_default_scope(scope)
     meta = _names_and_colours(cfg, content, classes, palette)
     content = dict(state_dict=content['state_dict'],
@@ -133,24 +133,6 @@ def find_device(name=None):
                         + (', cuda or cuda:NUMBER' if torch.cuda.is_available()
                            else ', and there is no GPU')) from error
     return name
-
-
-def _read_model(filename, model, trusted):
-    content = read_whole(filename, model, trusted)
-    try:
-        _, layout = find_state_dict(content)
-    except CheckpointError:
-        layout = 'prefix'  # another network's, or none
-    if 'prefix' not in layout:
-        raise CheckpointError(
-            f'{filename} is a backbone alone ({layout}), and what it sees is '
-            'told by heads: train first, with the file as load_from, and give '
-            'the checkpoint of that')
-    if not isinstance(content.get('state_dict'), dict):
-        raise CheckpointError(
-            f'{filename} holds no whole model: it has no state_dict, but '
-            f'{sorted(map(str, content))[:8]}')
-    return content
 
 
 def _names_and_colours(cfg, checkpoint, classes, palette):

@@ -5,6 +5,7 @@ import os.path as osp
 from contextlib import contextmanager
 from glob import escape, glob
 
+import torch
 from mmengine.logging import print_log
 from mmengine.runner import CheckpointLoader
 from mmengine.runner.checkpoint import (
@@ -156,16 +157,17 @@ def read_whole(filename, model, trusted=False):
         trusted (bool): See there. Default: False.
 
     Returns:
-        dict: The checkpoint; of a classifier, also from a released file.
+        dict: The checkpoint, weights under ``state_dict``; of a classifier
+        also from a released file.
 
     Raises:
-        CheckpointError: It cannot be read safely, or is a backbone alone.
+        CheckpointError: It cannot be read safely, is a backbone alone, or
+            holds no weights.
     """
     checkpoint = read(filename, trusted)
     if _is_classifier(model):
         return _as_classifier(checkpoint, filename)
-    _check_whole(checkpoint, filename)
-    return checkpoint
+    return _as_whole(checkpoint, filename)
 
 
 def check_fit(model, state, filename):
@@ -209,15 +211,26 @@ def _is_classifier(model):
     return model.get('backbone', {}).get('fork_feat', True) is False
 
 
-def _check_whole(checkpoint, filename):
-    state = checkpoint.get('state_dict') if isinstance(
-        checkpoint, dict) else None
-    if isinstance(state, dict) and state and all(
+def _as_whole(checkpoint, filename):
+    """See that there is more than a backbone; give it as mm saves it."""
+    try:
+        _, layout = find_state_dict(checkpoint)
+    except CheckpointError:
+        layout = 'prefix'  # another network's, or none
+    state = checkpoint
+    if isinstance(checkpoint, dict):
+        state = checkpoint.get('state_dict', checkpoint)
+    if not isinstance(state, dict) or not any(
+            isinstance(value, torch.Tensor) for value in state.values()):
+        raise CheckpointError(f'{filename} holds no weights of a model')
+    if 'prefix' not in layout or all(
             str(key).startswith('backbone.') for key in state):
         raise CheckpointError(
-            f'{filename} has a backbone and no other part of the model, so '
-            'there is nothing to evaluate: train first, with the file as '
-            'load_from')
+            f'{filename} is a backbone alone ({layout}), without the other '
+            'parts of the model: train first, with the file as load_from, '
+            'and give the checkpoint of that')
+    return (checkpoint if 'state_dict' in checkpoint
+            else {'state_dict': state})
 
 
 def _as_classifier(checkpoint, filename):

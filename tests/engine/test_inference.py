@@ -200,7 +200,7 @@ def test_other_checkpoints(model, tmp_path):
              f'file.pth lacks {key}'),
             (dict(state_dict={**state, key: state[key][:9]}),
              f'has, of another shape, {key}'),
-            (dict(weights=state), 'it has no state_dict')):
+            (dict(weights=state), 'holds no weights of a model')):
         with pytest.raises(CheckpointError, match=message):
             build(config, save(content))
     # mm reads the text of a config in a checkpoint and runs it.
