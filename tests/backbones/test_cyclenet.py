@@ -158,7 +158,8 @@ def test_init():
     (False, '1', False, 'config'),
     (True, '1', True, 'config'),
 ])
-def test_fork_last3(config, variable, last3, source, monkeypatch):
+def test_fork_last3(config, variable, last3, source, monkeypatch, caplog):
+    caplog.set_level(logging.INFO, 'mmcyclemlp')  # also without mm
     if variable is not None:
         monkeypatch.setenv('FORK_LAST3', variable)
     records = []
