@@ -1,13 +1,24 @@
-"""CITATION.cff is of this version, and names those whose network it is."""
+"""CITATION.cff is of this version."""
 
-import re
+import yaml
 
-import mmcyclemlp
+from mmcyclemlp import __version__
 
 
 def test_citation(root):
-    text = (root / 'CITATION.cff').read_text('utf-8')
-    version, = re.findall(r'^version: (.*)', text, flags=re.MULTILINE)
-    assert version == mmcyclemlp.__version__
-    assert re.findall(r'family-names: (\w+)', text) == [
-        'Chen', 'Xie', 'Ge', 'Chen', 'Liang', 'Luo']
+    cited = yaml.safe_load((root / 'CITATION.cff').read_text())
+    assert cited['version'] == __version__
+    paper, = cited['references']
+    assert paper['authors'][0]['family-names'] == 'Chen'
+
+
+def test_forms(root):
+    """What a form asks for, GitHub and we know."""
+    forms = root / '.github' / 'ISSUE_TEMPLATE'
+    for path in forms.glob('*.yml'):
+        form = yaml.safe_load(path.read_text())
+        for part in form.get('body', []):
+            assert part['type'] in ('markdown', 'textarea', 'input')
+            assert part['type'] == 'markdown' or part['id']
+    assert 'mmcyclemlp doctor' in (forms / 'bug.yml').read_text()
+    assert (root / 'tools' / 'doctor.py').exists()
