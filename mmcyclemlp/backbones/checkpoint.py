@@ -325,6 +325,12 @@ def adapt_state_dict(state, model):
         CheckpointError: A key is missing, unexpected or of another shape,
             or an offset is not the formula's; names keys and remedy.
     """
+    for key, value in state.items():
+        if not isinstance(value, torch.Tensor):
+            raise CheckpointError(
+                f'{key!r} is no tensor, but of type {type(value).__name__}: '
+                'give the file to load_pretrained, which finds the weights '
+                'in it')
     account = account_for(state, model)
     if account.misfits:
         raise CheckpointError(_misfit(account, state, model))

@@ -300,6 +300,12 @@ def test_nothing_loads_in_silence_whoever_loads(official):
         detector.load_state_dict(official, strict=False)
 
 
+def test_what_torch_loads_from_an_official_file_is_no_state_dict(official):
+    model = CycleNet(SMALL, fork_feat=False, num_classes=5)
+    with pytest.raises(CheckpointError, match="'model' is no tensor, .*load"):
+        model.load_state_dict(official)
+
+
 def test_a_whole_model_still_loads(classifier):
     detector = torch.nn.ModuleDict({'backbone': CycleNet(SMALL)})
     other = torch.nn.ModuleDict({'backbone': CycleNet(SMALL)})
