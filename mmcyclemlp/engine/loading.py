@@ -220,15 +220,16 @@ def _as_whole(checkpoint, filename):
     state = checkpoint
     if isinstance(checkpoint, dict):
         state = checkpoint.get('state_dict', checkpoint)
-    if not isinstance(state, dict) or not any(
-            isinstance(value, torch.Tensor) for value in state.values()):
-        raise CheckpointError(f'{filename} holds no weights of a model')
-    if 'prefix' not in layout or all(
+    held = isinstance(state, dict) and any(
+        isinstance(value, torch.Tensor) for value in state.values())
+    if 'prefix' not in layout or held and all(
             str(key).startswith('backbone.') for key in state):
         raise CheckpointError(
             f'{filename} is a backbone alone ({layout}), without the other '
             'parts of the model: train first, with the file as load_from, '
             'and give the checkpoint of that')
+    if not held:
+        raise CheckpointError(f'{filename} holds no weights of a model')
     return (checkpoint if 'state_dict' in checkpoint
             else {'state_dict': state})
 
