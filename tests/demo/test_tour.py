@@ -1,15 +1,9 @@
-"""The notebook runs from top to bottom, and gives what is stored in it."""
+"""The notebook runs from top to bottom; it is stored without outputs."""
 
 import json
 import re
 
 import pytest
-
-
-def kinds(cell):
-    """Of the outputs of a cell: text that is printed, or types of pictures."""
-    return {kind for output in cell.get('outputs', [])
-            for kind in output.get('data', [output.get('name')])}
 
 
 def test_tour(root, monkeypatch):
@@ -20,22 +14,25 @@ def test_tour(root, monkeypatch):
     for name in ('ipykernel', 'matplotlib', 'mmdet'):
         pytest.importorskip(name)
     notebook = nbformat.read(root / 'demo' / 'tour.ipynb', as_version=4)
-    stored = [kinds(cell) for cell in notebook.cells]
+    nbformat.validate(notebook)
     nbclient.NotebookClient(
         notebook, timeout=200, kernel_name='python3',
         resources=dict(metadata=dict(path=root / 'demo'))).execute()
-    assert [kinds(cell) for cell in notebook.cells] == stored
-    assert {'image/png', 'image/jpeg', 'stdout'} <= set().union(*stored)
+    outputs = [output for cell in notebook.cells
+               for output in cell.get('outputs', [])]
+    pictures = [kind for output in outputs for kind in output.get('data', [])
+                if kind.startswith('image/')]
+    assert sorted(pictures) == ['image/jpeg'] * 2 + ['image/png'] * 2
+    text = ''.join(output.get('text', '') for output in outputs)
+    assert 'b5: 75.75 M parameters, 12.23 GMACs' in text
+    assert 'torch    :' in text and 'reference:' in text
+    assert 'is refused: its pickle asks for' in text
+    assert re.search(r'^(disc|ring|star) 0\.\d\d', text, re.MULTILINE)
 
 
 def test_what_is_stored(root):
-    """Outputs of one run in order, small, and of no one's machine; links."""
     text = (root / 'demo' / 'tour.ipynb').read_text('utf-8')
-    assert len(text) < 200_000
-    assert 'Traceback' not in text and '/tmp' not in text
-    cells = [cell for cell in json.loads(text)['cells']
-             if cell['cell_type'] == 'code']
+    for cell in json.loads(text)['cells']:
+        assert not cell.get('outputs') and not cell.get('execution_count')
     for target in re.findall(r'\]\((\.\./[^)#]+)\)', text):
         assert (root / 'demo' / target).exists(), target
-    assert [cell['execution_count'] for cell in cells] == list(
-        range(1, len(cells) + 1))
