@@ -1,4 +1,4 @@
-"""CITATION.cff is of this version."""
+"""CITATION.cff is of this version, and names those whose network it is."""
 
 import yaml
 
@@ -9,7 +9,8 @@ def test_citation(root):
     cited = yaml.safe_load((root / 'CITATION.cff').read_text())
     assert cited['version'] == __version__
     paper, = cited['references']
-    assert paper['authors'][0]['family-names'] == 'Chen'
+    assert [one['family-names'] for one in paper['authors']] == [
+        'Chen', 'Xie', 'Ge', 'Chen', 'Liang', 'Luo']
 
 
 def test_forms(root):
