@@ -9,8 +9,9 @@ from torch import Tensor
 
 from . import counting
 
-# torch.library.custom_op came with torch 2.4.
-HAS_CUSTOM_OP = hasattr(torch.library, 'custom_op')
+# Those of torch 2.4 and 2.5 are seen by no counter.
+HAS_CUSTOM_OP = tuple(
+    map(int, torch.__version__.split('.')[:2])) >= (2, 6)
 # Whether torch.compile is tracing; before torch 2.3 nobody says.
 is_compiling = getattr(torch.compiler, 'is_compiling', lambda: False)
 
@@ -41,7 +42,7 @@ def register(
             needs. None if the op has no derivative.
         backward: ``(ctx, *grads)``, gradients of all inputs.
         macs: Multiply-adds, see :func:`~mmcyclemlp.ops.counting.declare`.
-            None for none. Before torch 2.4 torch's counter sees into the
+            None for none. Before torch 2.6 torch's counter sees into the
             function, and the others do not see it.
 
     Returns:

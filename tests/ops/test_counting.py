@@ -11,7 +11,7 @@ from mmcyclemlp.ops.counting import op_handles
 from mmcyclemlp.ops.custom_op import HAS_CUSTOM_OP
 
 needs_custom_op = pytest.mark.skipif(
-    not HAS_CUSTOM_OP, reason='torch is older than 2.4')
+    not HAS_CUSTOM_OP, reason='torch is older than 2.6')
 # GMACs at 224x224: counted with the released code; of t, s and b quoted from
 # the official README.
 TEXTBOOK = dict(b1=2.12, b2=3.88, b3=6.83, b4=10.03, b5=12.23, t=4.4, s=8.5,

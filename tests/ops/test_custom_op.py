@@ -19,7 +19,7 @@ def make_square(name):
 @pytest.mark.parametrize('has_custom_op', [False, True])
 def test_register(has_custom_op, monkeypatch):
     if has_custom_op and not custom_op.HAS_CUSTOM_OP:
-        pytest.skip('torch is older than 2.4')
+        pytest.skip('torch is older than 2.6')
     monkeypatch.setattr(custom_op, 'HAS_CUSTOM_OP', has_custom_op)
     square = make_square(f'test_square_{has_custom_op}')
     x = torch.tensor([1., -3.], requires_grad=True)

@@ -6,17 +6,22 @@ Importing this imports no Triton; the first use of an op does.
 from __future__ import annotations
 
 import os
-from importlib.util import find_spec
+from importlib import metadata
 
 import torch
 from torch import Tensor
+
+from ..custom_op import HAS_CUSTOM_OP
 
 __all__ = ['cycle_product_triton', 'unavailable_reason']
 
 # What cannot change while Python runs, found once: torch.compile traces
 # unavailable_reason and could not trace this.
-_HAS_CUSTOM_OP = hasattr(torch.library, 'custom_op')
-_HAS_TRITON = find_spec('triton') is not None
+_HAS_CUSTOM_OP = HAS_CUSTOM_OP
+try:
+    _TRITON = metadata.version('triton')
+except metadata.PackageNotFoundError:
+    _TRITON = None
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -27,9 +32,11 @@ def unavailable_reason(x: Tensor) -> str | None:
     in the environment before Triton is imported): slowly, for tests.
     """
     if not _HAS_CUSTOM_OP:
-        return f'it needs torch 2.4 or later, got {torch.__version__}'
-    if not _HAS_TRITON:
+        return f'it needs torch 2.6 or later, got {torch.__version__}'
+    if _TRITON is None:
         return 'it needs triton, which is not installed'
+    if tuple(map(int, _TRITON.split('.')[:2])) < (3, 2):
+        return f'it needs triton 3.2 or later, got {_TRITON}'
     if x.dtype not in _DTYPES:
         return f'it needs float32, float16 or bfloat16, got {x.dtype}'
     if x.is_cuda:

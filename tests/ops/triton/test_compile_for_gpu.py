@@ -17,6 +17,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from mmcyclemlp.ops import triton as backend
+
 # Shared memory that a block can have.
 SHARED_MEMORY = {80: 163 << 10, 90: 227 << 10}
 # Architecture, dtype, channels and branches: the first and the third stage.
@@ -110,10 +112,9 @@ def compile_for(architecture, kernel, args, constants, options):
 
 @pytest.fixture(scope='module')
 def compiled(run_python):
-    if importlib.util.find_spec('triton') is None:
-        pytest.skip('triton is not installed')
-    if not hasattr(torch.library, 'custom_op'):
-        pytest.skip('torch is older than 2.4')
+    reason = backend.unavailable_reason(torch.zeros(1))
+    if reason and 'GPU' not in reason:
+        pytest.skip(reason)
     try:
         from triton.backends.compiler import GPUTarget  # noqa: F401
     except ImportError:

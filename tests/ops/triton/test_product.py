@@ -419,17 +419,20 @@ def test_precision_is_that_of_torch(product, monkeypatch):
 
 
 @pytest.mark.parametrize('change, x, message', [
-    ('_HAS_CUSTOM_OP', torch.zeros(1), r'torch 2\.4'),
-    ('_HAS_TRITON', torch.zeros(1), 'not installed'),
-    (None, torch.zeros(1, dtype=torch.float64), 'got torch.float64'),
-    (None, torch.zeros(1), 'got cpu'),
-    ('interpreter', torch.zeros(1).bfloat16(), 'interpreter.*bfloat16'),
-], ids=['old-torch', 'no-triton', 'dtype', 'device', 'interpreter'])
+    (dict(_HAS_CUSTOM_OP=False), torch.zeros(1), r'torch 2\.6'),
+    (dict(_TRITON=None), torch.zeros(1), 'not installed'),
+    (dict(_TRITON='3.1.0'), torch.zeros(1), r'triton 3\.2.*got 3\.1\.0'),
+    ({}, torch.zeros(1, dtype=torch.float64), 'got torch.float64'),
+    ({}, torch.zeros(1), 'got cpu'),
+    ({}, torch.zeros(1).bfloat16(), 'interpreter.*bfloat16'),
+], ids=['old-torch', 'no-triton', 'old-triton', 'dtype', 'device',
+        'interpreter'])
 def test_unavailable_reason(monkeypatch, change, x, message):
-    for fact in ('_HAS_CUSTOM_OP', '_HAS_TRITON'):
-        monkeypatch.setattr(backend, fact, fact != change)
+    facts = dict(_HAS_CUSTOM_OP=True, _TRITON='3.2.0')
+    for name, fact in {**facts, **change}.items():
+        monkeypatch.setattr(backend, name, fact)
     monkeypatch.setenv('TRITON_INTERPRET',
-                       '1' if change == 'interpreter' else '0')
+                       '1' if x.dtype == torch.bfloat16 else '0')
     reason = backend.unavailable_reason(x)
     assert re.search(message, reason)
 
@@ -438,18 +441,16 @@ def test_old_gpu_is_a_reason(monkeypatch):
     class OnOldGpu:
         is_cuda, dtype, device = True, torch.float16, 'cuda:0'
 
-    for fact in ('_HAS_CUSTOM_OP', '_HAS_TRITON'):
-        monkeypatch.setattr(backend, fact, True)
+    monkeypatch.setattr(backend, '_HAS_CUSTOM_OP', True)
+    monkeypatch.setattr(backend, '_TRITON', '3.2.0')
     monkeypatch.setattr(
         torch.cuda, 'get_device_capability', lambda device: (7, 5))
     assert '7.5' in backend.unavailable_reason(OnOldGpu)
 
 
 def test_interpreter_is_no_gpu_but_will_do(monkeypatch):
-    if importlib.util.find_spec('triton') is None:
-        pytest.skip('triton is not installed')
-    if not hasattr(torch.library, 'custom_op'):
-        pytest.skip('torch is older than 2.4')
+    if backend._TRITON is None or not backend._HAS_CUSTOM_OP:
+        pytest.skip('it needs triton 3.2 and torch 2.6')
     monkeypatch.setenv('TRITON_INTERPRET', '1')
     assert backend.unavailable_reason(torch.zeros(1)) is None
 
