@@ -12,7 +12,7 @@ demo: env
 	$(BIN)/python -W ignore demo/run.py
 
 test: env
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 # ImageNet and timm need torchvision, which no CPU build of torch brings along.
 test-pretrain:
@@ -27,7 +27,7 @@ lint: env
 	$(BIN)/codespell
 
 docs: env
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # The wheel, alone in an environment of one family.
 FAMILY ?= onedl
@@ -37,7 +37,7 @@ wheel: env
 # The same tests on the classic stack.
 test-openmmlab:
 	@tools/make_env.sh openmmlab .venv-openmmlab
-	.venv-openmmlab/bin/python -m pytest -n 2
+	.venv-openmmlab/bin/python -m pytest -n 2 --dist worksteal
 
 # The tests that repeat something at random, at full length; with
 # DATA=DIR those on real data, too.

@@ -1,11 +1,13 @@
 """From a config to a runner, as train and test commands need it."""
 
 import os.path as osp
+import re
 
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.dist import is_distributed
 from mmengine.hooks import Hook
+from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.registry import RUNNERS, init_default_scope
 from mmengine.runner import Runner
 
@@ -15,7 +17,13 @@ from .errors import UserError
 from .hooks.checkpoint import WholeCheckpointHook
 from .hooks.finite_loss import FiniteLossHook
 from .hooks.stop import StopHook
-from .loading import check_resumable, find_resumable, read, read_safely
+from .loading import (
+    check_fit,
+    check_resumable,
+    find_resumable,
+    read,
+    read_safely,
+)
 from .loops import name_images
 
 
@@ -45,7 +53,12 @@ def read_config(path, work_dir=None, launcher='none', options=None):
         raise UserError(f'{path} cannot be read: {type(error).__name__}: '
                         f'{error}') from error
     if options:
-        cfg.merge_from_dict(options)
+        try:
+            cfg.merge_from_dict(options)
+        except Exception as error:  # of mm, in what does not fit
+            raise UserError(
+                f'--cfg-options: {" ".join(options)} cannot be put into '
+                f'{path}: {type(error).__name__}: {error}') from error
     if work_dir is not None:
         cfg.work_dir = work_dir
     elif cfg.get('work_dir') is None:
@@ -163,6 +176,8 @@ def build_runner(cfg, testing=False, trusted=False):
     runner = (RUNNERS.build(cfg) if 'runner_type' in cfg
               else Runner.from_cfg(cfg))
     runner.register_hook(_LoadersHook())
+    if testing:
+        runner.register_hook(_WholeHook())
     if not testing:
         if not any(isinstance(hook, FiniteLossHook) for hook in runner.hooks):
             runner.register_hook(FiniteLossHook())
@@ -220,6 +235,19 @@ class _LoadersHook(Hook):
     def before_test(self, runner):
         """Have an image that cannot be read name itself."""
         name_images(runner.test_dataloader)
+
+
+class _WholeHook(Hook):
+    """Refuse to evaluate what is partly random, of which mm only warns."""
+
+    def after_load_checkpoint(self, runner, checkpoint):
+        """See that the checkpoint has every tensor of the model."""
+        model = runner.model
+        if is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+            model = model.module
+        state = {re.sub(r'^module\.', '', key): value for key, value in
+                 checkpoint['state_dict'].items()}
+        check_fit(model, state, runner._load_from)
 
 
 def leave_group():

@@ -171,6 +171,8 @@ class Payload:
     ('test', 'hostile', 'is refused'),
     ('test', 'backbone alone', 'file.pth is a backbone alone (bare'),
     ('test', 'classifier', 'file.pth is a backbone alone (mm layout'),
+    ('test', 'no head', 'file.pth lacks neck.'),
+    ('train', 'options', '--cfg-options: model.backbone.init_cfg '),
     ('test', 'empty', 'file.pth holds no weights of a model'),
     ('test', 'damaged', 'is damaged or not a checkpoint'),
     ('test', 'no tta', '--tta: '),
@@ -192,6 +194,11 @@ def test_mistakes_end_in_one_line(tool, what, message, config, run_python,
         torch.save({'state_dict': {
             f'backbone.{key}': value for key, value in state.items()
         }}, checkpoint)
+    elif what == 'no head':
+        torch.save({'state_dict': {
+            f'backbone.{key}': value
+            for key, value in CycleNet('b1').state_dict().items()
+        } | {'rpn_head.rpn_cls.weight': torch.ones(1)}}, checkpoint)
     else:
         torch.save({'state_dict': {}}, checkpoint)
     name = 'upernet' if what == 'class count' else 'mask_rcnn'
@@ -215,6 +222,9 @@ def test_mistakes_end_in_one_line(tool, what, message, config, run_python,
         cfg.write_text(cfg.read_text() + "model = dict(backbone=dict("
                        "init_cfg=dict(_delete_=True, type='Pretrained', "
                        "checkpoint='gone.pth')))\n")
+    elif what == 'options':
+        options = ['model.backbone.init_cfg=None',
+                   'model.backbone.init_cfg.type=Pretrained']
     elif what == 'no load_from':
         options = ['load_from=gone.pth']
     elif what == 'no resume':

@@ -187,4 +187,7 @@ def _missing(source):
         yield from check_exists(source.below_root(source.config['ann_file']),
                                 f'{option}.ann_file')
     for name, folder in source.folders.items():
+        if (name == 'seg' and source.kind.__name__ == 'CocoDataset'
+                and not source.transform('LoadAnnotations').get('with_seg')):
+            continue  # as in mmdet's Mask2Former, of instances alone
         yield from check_exists(folder, f'{option}.data_prefix.{name}')

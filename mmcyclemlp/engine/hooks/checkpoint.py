@@ -8,6 +8,7 @@ from mmengine.dist import all_gather_object, is_main_process
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
 from mmengine.logging import print_log
+from mmengine.optim import ZeroRedundancyOptimizer
 from mmengine.registry import HOOKS
 
 from ...backbones.files import write_whole
@@ -64,6 +65,7 @@ class WholeCheckpointHook(CheckpointHook):
         if self.backend_args is None and self.file_client_args is None:
             self.backend_args = dict(backend='whole_files')
         self._progress = None  # to put in the checkpoint that is being saved
+        self._place = None     # epoch and step that it is of
         self._resumed = None   # of the checkpoint that training goes on from
         self._before_val = None  # random states of training, meanwhile
         self._validated = False
@@ -81,12 +83,14 @@ class WholeCheckpointHook(CheckpointHook):
             runner.message_hub.update_info('keep_ckpt_ids', kept)
         number, self.max_keep_ckpts = self.max_keep_ckpts, -1
         self._progress = self._gather_progress(runner)
+        self._place = dict(meta)
         try:
             super()._save_checkpoint_with_step(runner, step, meta)
         except OSError as error:  # of last_checkpoint
             raise _cannot_write(runner.work_dir, error) from error
         finally:
-            self.max_keep_ckpts, self._progress = number, None
+            self.max_keep_ckpts = number
+            self._progress = self._place = None
         self._saved = meta['iter'], self._validated
         if number > 0:
             for old in kept[:-number]:
@@ -100,9 +104,11 @@ class WholeCheckpointHook(CheckpointHook):
         one = len(self.key_indicators) == 1
         before = ({None: self.best_ckpt_path} if one
                   else dict(self.best_ckpt_path_dict))
+        self._place = dict(epoch=runner.epoch, iter=runner.iter)
         # mm removes what it knows of before it saves.
         self._set_best(dict.fromkeys(before), one)
         super()._save_best_checkpoint(runner, metrics)
+        self._place = None
         now = ({None: self.best_ckpt_path} if one
                else self.best_ckpt_path_dict)
         for key, old in before.items():
@@ -137,18 +143,19 @@ class WholeCheckpointHook(CheckpointHook):
         if self._saved == (done, self._validated):
             return os.path.basename(self.last_ckpt)
         self._progress = self._gather_progress(runner)
+        self._place = dict(epoch=runner.epoch, iter=done)
         runner.save_checkpoint(
             self.out_dir, INTERRUPTED, self.file_client_args,
             save_optimizer=self.save_optimizer,
             save_param_scheduler=self.save_param_scheduler,
-            meta=dict(epoch=runner.epoch, iter=done),
+            meta=dict(self._place),
             backend_args=self.backend_args)
-        self._progress = None
+        self._progress = self._place = None
         return INTERRUPTED
 
     def _gather_progress(self, runner):
         """What is the same in all processes, and a list of what is not."""
-        loop = runner.train_loop
+        loop, optim_wrapper = runner.train_loop, runner.optim_wrapper
         own = dict(
             # Of training, where validation is going on.
             rng=self._before_val or get_rng_state(),
@@ -157,14 +164,21 @@ class WholeCheckpointHook(CheckpointHook):
                 for name, parameter in runner.model.named_parameters()
                 if parameter.grad is not None
             })
-        return dict(
+        progress = dict(
             processes=all_gather_object(own),
             batches_done=getattr(loop, 'batches_done', 0),
             batches_per_epoch=len(loop.dataloader),
             validated=self._validated)
+        if self.save_optimizer and not is_main_process() and isinstance(
+                getattr(optim_wrapper, 'optimizer', None),
+                ZeroRedundancyOptimizer):
+            # The main process waits for it when it saves.
+            optim_wrapper.optimizer.consolidate_state_dict()
+        return progress
 
     def before_save_checkpoint(self, runner, checkpoint):
-        """Add what mm leaves out."""
+        """Add what mm leaves out, and what FlexibleRunner miscounts."""
+        checkpoint['meta'].update(self._place or {})
         if self._progress is not None:
             checkpoint['progress'] = self._progress
 

@@ -7,7 +7,7 @@ import time
 
 import torch
 from mmengine.dist import is_distributed
-from mmengine.hooks import Hook
+from mmengine.hooks import EMAHook, Hook
 from mmengine.logging import print_log
 from mmengine.registry import HOOKS
 
@@ -66,7 +66,7 @@ class StopHook(Hook):
     def after_val_iter(self, runner, batch_idx, data_batch=None,
                        outputs=None):
         """Stop here if asked to; validation is done anew on resuming."""
-        self._stop_if_asked(runner)
+        self._stop_if_asked(runner, validating=True)
 
     def after_val_epoch(self, runner, metrics=None):
         """Stop here if asked to."""
@@ -77,7 +77,7 @@ class StopHook(Hook):
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _stop_if_asked(self, runner, in_step=False):
+    def _stop_if_asked(self, runner, in_step=False, validating=False):
         asked = torch.tensor(self._asked or 0)
         if self._group is not None:
             # At the same step in all processes.
@@ -85,6 +85,10 @@ class StopHook(Hook):
                 asked, torch.distributed.ReduceOp.MAX, group=self._group)
         if asked == 0:
             return
+        for hook in runner.hooks if validating else ():
+            if isinstance(hook, EMAHook):
+                # It validates with the average in the place of the weights.
+                hook.after_val_epoch(runner)
         name = self._checkpoints.save_interrupted(runner, in_step)
         print_log(
             f'Stopped by {signal.Signals(int(asked)).name} after step '
