@@ -10,8 +10,6 @@ import json
 import os
 import sys
 
-from mmengine.config import DictAction
-
 from mmcyclemlp.engine import command
 from mmcyclemlp.engine.data_checks import DataCheck, Look
 from mmcyclemlp.engine.errors import UserError
@@ -35,9 +33,7 @@ def parse_args():
         '0 for none beside this one)')
     parser.add_argument(
         '--report', metavar='FILE.json', help='keep all findings')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
-        help='values that win over the config')
+    command.add_cfg_options(parser)
     return parser.parse_args()
 
 

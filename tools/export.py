@@ -12,7 +12,7 @@ import logging
 import os
 
 import torch
-from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.config import Config, ConfigDict
 
 from mmcyclemlp import CycleNet
 from mmcyclemlp.engine import command
@@ -69,12 +69,8 @@ def parse_args():
     parser.add_argument(
         '--random-weights', action='store_true', help='export without a '
         'checkpoint, to measure speed')
-    parser.add_argument(
-        '--trust-checkpoint', action='store_true', help='run what a '
-        'checkpoint of your own asks for, where it is refused')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
-        help='values that win over the config')
+    command.add_trust(parser)
+    command.add_cfg_options(parser)
     return parser.parse_args()
 
 

@@ -11,7 +11,7 @@ import argparse
 import json
 import logging
 
-from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.config import Config, ConfigDict
 
 from mmcyclemlp import CycleNet
 from mmcyclemlp.engine import command
@@ -40,9 +40,7 @@ def parse_args():
         "execute, which is less, in place of the paper's formulas")
     parser.add_argument(
         '--json', action='store_true', help='print JSON in place of tables')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
-        help='values that win over the config')
+    command.add_cfg_options(parser)
     return parser.parse_args()
 
 

@@ -12,7 +12,6 @@ import sys
 from pathlib import Path
 
 import cv2
-from mmengine.config import DictAction
 from mmengine.utils import ProgressBar
 
 from mmcyclemlp.engine import command
@@ -66,12 +65,8 @@ def parse_args():
         '--batch-size', type=int, default=1, metavar='N', help='how many '
         'pictures of equal size, or frames, to run at once (default: '
         '%(default)s)')
-    parser.add_argument(
-        '--trust-checkpoint', action='store_true', help='run what a '
-        'checkpoint of your own asks for, where it is refused')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
-        help='values that win over the config')
+    command.add_trust(parser)
+    command.add_cfg_options(parser)
     return parser.parse_args()
 
 

@@ -8,8 +8,6 @@ What is written inherits nothing: a file to start one's own from.
 
 import argparse
 
-from mmengine.config import DictAction
-
 from mmcyclemlp.carried import list_configs
 from mmcyclemlp.engine import command
 from mmcyclemlp.engine.launch import read_config
@@ -22,9 +20,7 @@ def parse_args():
     parser.add_argument(
         'config', nargs='?', help='name or path of a config (default: list '
         'the names)')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
-        help='values that win over the config')
+    command.add_cfg_options(parser)
     return parser.parse_args()
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from mmengine.config import DictAction
 
 from mmcyclemlp import CycleNet
 from mmcyclemlp.analysis.receptive_field import (
@@ -68,12 +67,8 @@ def parse_args():
             + ' (default: %(default)s)')
         kind.add_argument('--device', help='cpu, cuda, cuda:1 ... (default: '
                           'a GPU if there is one)')
-        kind.add_argument('--trust-checkpoint', action='store_true',
-                          help='run what a file of your own asks for, where '
-                          'it is refused')
-        kind.add_argument(
-            '--cfg-options', nargs='+', action=DictAction,
-            metavar='KEY=VALUE', help='values that win over the config')
+        command.add_trust(kind)
+        command.add_cfg_options(kind)
         kind.add_argument('--raw', metavar='FILE.npz',
                           help='keep the numbers as well')
     reads.add_argument(

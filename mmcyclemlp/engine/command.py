@@ -11,6 +11,30 @@ from ..backbones.checkpoint import CheckpointError
 from .errors import UserError
 
 
+def add_cfg_options(parser):
+    """Add the option that changes a config.
+
+    Args:
+        parser (ArgumentParser): Of the command.
+    """
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+        help='values that win over the config, e.g. '
+        'train_dataloader.batch_size=4')
+
+
+def add_trust(parser):
+    """Add the option that lets a checkpoint run code.
+
+    Args:
+        parser (ArgumentParser): Of the command.
+    """
+    parser.add_argument(
+        '--trust-checkpoint', action='store_true',
+        help='run what a checkpoint of your own asks for, where it is '
+        'refused because it holds more than weights and what mm keeps')
+
+
 def parse_args(parser):
     """Add the options that every run has, and parse the command line.
 
@@ -23,17 +47,11 @@ def parse_args(parser):
     parser.add_argument(
         '--work-dir', help='where logs and checkpoints go '
         '(default: work_dirs/<name of the config>)')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
-        help='values that win over the config, e.g. '
-        'train_dataloader.batch_size=4')
+    add_cfg_options(parser)
     parser.add_argument(
         '--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'],
         default='none', help='how several processes were started')
-    parser.add_argument(
-        '--trust-checkpoint', action='store_true',
-        help='run what a checkpoint of your own asks for, where it is '
-        'refused because it holds more than weights and what mm keeps')
+    add_trust(parser)
     parser.add_argument('--local-rank', '--local_rank', type=int, default=0,
                         help=argparse.SUPPRESS)
     args = parser.parse_args()
