@@ -54,7 +54,7 @@ class WholeFSDPStrategy(FSDPStrategy):
             UserError: Always.
         """
         raise UserError(
-            'a run with FSDP cannot be resumed, as the states of its '
-            'optimizer do not come back: give the checkpoint as load_from '
+            'a run with FSDP cannot be resumed, as its steps would be others '
+            'than without a break: give the checkpoint as load_from '
             'to go on from its weights, or train with '
             'ZeroRedundancyOptimizer, which resumes')
