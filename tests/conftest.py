@@ -43,6 +43,8 @@ def rounds(request):
 @pytest.fixture(autouse=True)
 def _same_start(monkeypatch):
     monkeypatch.delenv('FORK_LAST3', raising=False)
+    # With torch 2.1 a test of another file leaves them off.
+    torch.set_grad_enabled(True)
     torch.manual_seed(0)
 
 

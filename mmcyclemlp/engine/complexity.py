@@ -9,6 +9,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..backbones.cyclenet import CycleMixer, CycleNet
+from ..ops.custom_op import HAS_CUSTOM_OP
 from .errors import UserError
 
 # Height and width that are usual for the models of a library.
@@ -55,8 +56,12 @@ def count(cfg, size=None, executed=False):
         Counts: By part and by op.
 
     Raises:
-        UserError: The model cannot be built, or not run on images alone.
+        UserError: The model cannot be built, or not run on images alone; or
+            torch's counter does not see our ops.
     """
+    if executed and not HAS_CUSTOM_OP:
+        raise UserError('what is executed is counted from torch 2.6 on, got '
+                        f'{torch.__version__}: leave --executed out')
     scope = cfg.get('default_scope') or 'mmengine'
     # A classifier is its backbone; mmpretrain, which not every machine can
     # import, adds losses and metrics.

@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import time
 
 import pytest
 import tiny
@@ -149,6 +150,8 @@ randomness = dict(seed=1)
     assert values[0] == values[1]
 
     work.rename(tmp_path / 'whole')
+    # mm names what it shares in a process by the second.
+    time.sleep(1.1)
     run('train', mine('ema', more=short + """
 custom_hooks = [*_base_.custom_hooks, dict(type='StopInValidation')]
 """), expect=75)

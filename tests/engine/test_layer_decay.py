@@ -3,6 +3,7 @@
 import pytest
 import torch
 from mmengine.optim import build_optim_wrapper
+from mmengine.registry import init_default_scope
 from torch import nn
 
 from mmcyclemlp import CycleNet
@@ -143,6 +144,7 @@ def test_mmpretrain_agrees():
         from mmpretrain.models import ImageClassifier
     except Exception as error:  # its torchvision may be of another torch
         pytest.skip(f'mmpretrain cannot be imported: {error}')
+    init_default_scope('mmpretrain')
     model = ImageClassifier(dict(
         type='mmcyclemlp.CycleNet', arch=SIZES, fork_feat=False))
     theirs = LearningRateDecayOptimWrapperConstructor(
