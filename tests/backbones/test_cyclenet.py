@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from mmcyclemlp import CycleNet
+from mmcyclemlp.ops.custom_op import HAS_CUSTOM_OP
 
 ARCHS = {
     'b1': 15_155_400,
@@ -384,7 +385,7 @@ def test_compile():
                      out_indices=(0, ))
     x = torch.randn(2, 3, 32, 32)
     compiled = torch.compile(
-        model, fullgraph=hasattr(torch.library, 'custom_op'))
+        model, fullgraph=HAS_CUSTOM_OP)
     torch.testing.assert_close(
         compiled(x)[0], model(x)[0], rtol=1e-4, atol=1e-4)
 
