@@ -12,6 +12,7 @@ os.environ['OMP_NUM_THREADS'] = '1'
 
 import pytest
 import torch
+import yapf  # noqa: F401  it writes a cache that one process should write
 
 ROOT = Path(__file__).parent.parent
 

@@ -1,7 +1,9 @@
 """From a config to a runner, as train and test commands need it."""
 
 import os.path as osp
+import pickle
 import re
+import time
 
 import torch
 from mmengine.config import Config, ConfigDict
@@ -44,6 +46,7 @@ def read_config(path, work_dir=None, launcher='none', options=None):
     Raises:
         UserError: The file does not exist, or an import it asks for fails.
     """
+    _import_yapf()
     path = find_config(path)
     try:
         cfg = Config.fromfile(path)
@@ -67,6 +70,26 @@ def read_config(path, work_dir=None, launcher='none', options=None):
     if launcher == 'pytorch' and not torch.cuda.is_available():
         _distribute_on_cpu(cfg)
     return cfg
+
+
+def _import_yapf(patience=10):
+    """Import what mm prints configs with, while others do so as well.
+
+    The first import in an environment writes a file into the user's cache,
+    and a process that is started beside it may read the half of it.
+    """
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            import yapf  # noqa: F401
+            return
+        except (EOFError, pickle.UnpicklingError) as error:
+            if time.monotonic() > deadline:
+                raise UserError(
+                    f'yapf cannot read its own cache ({error}): remove the '
+                    'folder YAPF from your cache folder, ~/.cache on Linux'
+                ) from error
+        time.sleep(.1)
 
 
 def _distribute_on_cpu(cfg):
