@@ -11,7 +11,12 @@ from mmengine.config import ConfigDict
 from mmcyclemlp.engine import command
 from mmcyclemlp.engine.data_checks import check_data
 from mmcyclemlp.engine.errors import UserError
-from mmcyclemlp.engine.launch import build_runner, leave_group, read_config
+from mmcyclemlp.engine.launch import (
+    build_runner,
+    leave_group,
+    read_config,
+    start,
+)
 from mmcyclemlp.engine.loading import naming
 
 
@@ -67,7 +72,7 @@ def main():
         runner.test_evaluator.metrics.append(
             DumpResults(out_file_path=args.out))
     with naming(args.checkpoint):
-        runner.test()
+        start(runner, 'test')
     leave_group()
 
 

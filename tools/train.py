@@ -12,6 +12,7 @@ from mmcyclemlp.engine.launch import (
     build_runner,
     leave_group,
     read_config,
+    start,
     take_up,
     use_backbone_file,
 )
@@ -58,7 +59,7 @@ def main():
     check_data(cfg, ('train', 'val'))
     with naming(cfg.get('load_from')):
         try:
-            build_runner(cfg, trusted=trusted).train()
+            start(build_runner(cfg, trusted=trusted), 'train')
         except Stopped:
             leave_group()
             raise

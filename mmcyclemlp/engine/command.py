@@ -18,9 +18,22 @@ def add_cfg_options(parser):
         parser (ArgumentParser): Of the command.
     """
     parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+        '--cfg-options', nargs='+', action=_Options, metavar='KEY=VALUE',
         help='values that win over the config, e.g. '
         'train_dataloader.batch_size=4')
+
+
+class _Options(DictAction):
+    """mm's action, that says what it cannot read."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        try:
+            super().__call__(parser, namespace, values, option_string)
+        except (AssertionError, RecursionError, ValueError):
+            parser.error(
+                f'{option_string}: {" ".join(values)} is not KEY=VALUE, where '
+                'a value is a number, a text, [1,2] or (1,2); what is in a '
+                'dict is set one by one: model.neck.num_outs=5')
 
 
 def add_trust(parser):

@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..backbones.cyclenet import CycleMixer, CycleNet
 from ..ops.custom_op import HAS_CUSTOM_OP
-from .errors import UserError
+from .errors import UserError, describe
 
 # Height and width that are usual for the models of a library.
 SIZES = dict(mmpretrain=(224, 224), mmdet=(800, 1280), mmseg=(512, 512))
@@ -87,7 +87,7 @@ def count(cfg, size=None, executed=False):
     except Exception as error:  # of the model: the user's own Python
         raise UserError(
             f'the model cannot be counted at {height}x{width}: '
-            f'{type(error).__name__}: {error}') from error
+            f'{describe(error)}') from error
     return attribution.result
 
 

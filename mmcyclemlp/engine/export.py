@@ -8,7 +8,7 @@ from torch import nn
 
 from ..backbones import CycleNet
 from ..backbones.checkpoint import CheckpointError, load_pretrained
-from .errors import UserError
+from .errors import UserError, describe
 from .loading import check_fit, read_whole
 
 PARTS = ('backbone', 'neck', 'whole')
@@ -166,8 +166,8 @@ def build_part(cfg, checkpoint, part, trusted=False):
     try:
         model = MODELS.build(cfg.model.backbone if alone else cfg.model)
     except Exception as error:  # of the model: the user's own Python
-        raise UserError(f'the model cannot be built: {type(error).__name__}: '
-                        f'{error}') from error
+        raise UserError(
+            f'the model cannot be built: {describe(error)}') from error
     if alone and not isinstance(model, CycleNet):
         raise UserError(f'the backbone is a {type(model).__name__}, and '
                         'alone only a CycleNet is exported')

@@ -16,7 +16,7 @@ from ..backbones.checkpoint import (
     find_state_dict,
 )
 from ..backbones.cyclenet import CycleNet
-from .errors import UserError
+from .errors import UserError, describe
 from .inputs import UnreadableError
 from .launch import read_config
 from .loading import check_fit, naming, read, read_whole
@@ -87,8 +87,8 @@ def build_predictor(cfg, checkpoint, device=None, classes=None, palette=None,
     except (UserError, CheckpointError):
         raise
     except Exception as error:  # of the model: the user's own Python
-        raise UserError(f'the model cannot be built: {type(error).__name__}: '
-                        f'{error}') from error
+        raise UserError(
+            f'the model cannot be built: {describe(error)}') from error
     check_fit(predictor.inferencer.model, content['state_dict'], checkpoint)
     _check_number(predictor.inferencer.model, meta['classes'])
     predictor.inferencer.visualizer.alpha = opacity

@@ -4,6 +4,7 @@ import os.path as osp
 import pickle
 import re
 import time
+from contextlib import contextmanager
 
 import torch
 from mmengine.config import Config, ConfigDict
@@ -13,9 +14,14 @@ from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.registry import RUNNERS, init_default_scope
 from mmengine.runner import Runner
 
-from ..backbones.checkpoint import NotCycleNetError, find_state_dict
+from ..backbones.checkpoint import (
+    CheckpointError,
+    NotCycleNetError,
+    find_state_dict,
+)
 from ..carried import find_config
-from .errors import UserError
+from .channels import check_channels
+from .errors import UserError, describe
 from .hooks.checkpoint import WholeCheckpointHook
 from .hooks.finite_loss import FiniteLossHook
 from .hooks.stop import StopHook
@@ -53,8 +59,7 @@ def read_config(path, work_dir=None, launcher='none', options=None):
     except UserError:
         raise
     except Exception as error:  # a config is the user's own Python
-        raise UserError(f'{path} cannot be read: {type(error).__name__}: '
-                        f'{error}') from error
+        raise UserError(f'{path} cannot be read: {describe(error)}') from error
     if options:
         try:
             cfg.merge_from_dict(options)
@@ -187,6 +192,10 @@ def build_runner(cfg, testing=False, trusted=False):
 
     Returns:
         Runner: The runner.
+
+    Raises:
+        UserError: The config asks for what cannot be built.
+        CheckpointError: A file of weights cannot be read safely.
     """
     read_safely(cfg, testing, trusted)
     backbone = cfg.model.get('backbone') or {}
@@ -196,8 +205,10 @@ def build_runner(cfg, testing=False, trusted=False):
     if not testing:
         _make_resumable(cfg)
     init_default_scope(cfg.get('default_scope', 'mmengine'))
-    runner = (RUNNERS.build(cfg) if 'runner_type' in cfg
-              else Runner.from_cfg(cfg))
+    with _building():
+        runner = (RUNNERS.build(cfg) if 'runner_type' in cfg
+                  else Runner.from_cfg(cfg))
+    check_channels(_bare(runner.model))
     runner.register_hook(_LoadersHook())
     if testing:
         runner.register_hook(_WholeHook())
@@ -208,6 +219,49 @@ def build_runner(cfg, testing=False, trusted=False):
                for hook in runner.hooks):
             runner.register_hook(StopHook())
     return runner
+
+
+def start(runner, action):
+    """Train or test.
+
+    Args:
+        runner (Runner): As it was built here.
+        action (str): 'train' or 'test'.
+
+    Raises:
+        UserError: Data, optimizer or loop cannot be built from the config.
+        CheckpointError: A checkpoint cannot be read, or does not fit.
+        Stopped: The run was asked to end.
+    """
+    begun = _BegunHook()
+    runner.register_hook(begun)
+    with _building(begun):
+        getattr(runner, action)()
+
+
+class _BegunHook(Hook):
+    """Know that all that a config asks for is built."""
+
+    def __init__(self):
+        self.happened = False
+
+    def before_run(self, runner):
+        """Called once by mm, before a checkpoint is read."""
+        self.happened = True
+
+
+@contextmanager
+def _building(begun=None):
+    """Say in one line what cannot be built, until the run has begun."""
+    try:
+        yield
+    except (UserError, CheckpointError):
+        raise
+    except Exception as error:  # of the config: the user's own Python
+        if begun and begun.happened:
+            raise
+        raise UserError('the config cannot be run: '
+                        f'{describe(error)}') from error
 
 
 def _make_resumable(cfg):
@@ -265,12 +319,16 @@ class _WholeHook(Hook):
 
     def after_load_checkpoint(self, runner, checkpoint):
         """See that the checkpoint has every tensor of the model."""
-        model = runner.model
-        if is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-            model = model.module
         state = {re.sub(r'^module\.', '', key): value for key, value in
                  checkpoint['state_dict'].items()}
-        check_fit(model, state, runner._load_from)
+        check_fit(_bare(runner.model), state, runner._load_from)
+
+
+def _bare(model):
+    """The model in what distributes or repeats it."""
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    return model
 
 
 def leave_group():

@@ -10,6 +10,7 @@ import definition
 import numpy as np
 import pytest
 import torch
+from in_process import complaint, run_command
 from mmengine.config import Config
 
 from mmcyclemlp import CycleNet, load_pretrained
@@ -243,6 +244,30 @@ def test_mistakes_end_in_one_line(tool, what, message, config, run_python,
     assert last.startswith('error: ') and message in last, log_of(done)
     assert 'Traceback' not in log_of(done)
     assert not (tmp_path / 'canary').exists()
+
+
+@pytest.mark.parametrize('option, message', [
+    ('model.backbone.archh=b1', "keyword argument 'archh'"),
+    ('model.backbone.type=CycleMess', 'CycleMess is not in the'),
+    ('model.neck.in_channels=[64,128]', 'model.neck.in_channels is [64, 128]'),
+    ('train_dataloader.dataset.an_file=x', "keyword argument 'an_file'"),
+    ('train_cfg.max_epoch=3', "keyword argument 'max_epoch'"),
+    ('optim_wrapper.optimizer.lrr=1', "keyword argument 'lrr'"),
+])
+def test_what_cannot_be_built(option, message, config, root, tmp_path):
+    said = complaint(
+        root / 'tools/train.py', config('mask_rcnn'), '--work-dir', tmp_path,
+        '--cfg-options', option)
+    assert message in said
+
+
+@pytest.mark.parametrize('option', [
+    'seed', 'a=[1,2', 'model.neck=dict(num_outs=5,start_level=1)'])
+def test_options_that_are_none(option, config, root, capsys):
+    assert run_command(root / 'tools/train.py', config('mask_rcnn'),
+                       '--cfg-options', option) == 2
+    assert f'--cfg-options: {option} is not KEY=VALUE' in (
+        capsys.readouterr().err)
 
 
 @pytest.mark.parametrize('tool', ['train', 'test'])
