@@ -22,7 +22,9 @@ def with_heads(name, *all_kwargs):
         several = (isinstance(kwargs['in_index'], list)
                    and 'input_transform' not in kwargs)
         head = heads.UPerHead if several else heads.FCNHead
-        made.append(head(channels=8, num_classes=3, **kwargs))
+        made.append(head(
+            channels=8, num_classes=3,
+            loss_decode=dict(type='mmseg.CrossEntropyLoss'), **kwargs))
     return nn.ModuleDict({
         'backbone': CycleNet('b1'),
         name: made[0] if len(made) == 1 else nn.ModuleList(made)})

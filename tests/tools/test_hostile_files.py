@@ -145,6 +145,8 @@ def test_trust_reaches_the_backbone(kind, config, tmp_path, monkeypatch):
     if kind != 'CycleNet':
         backbone.type = kind
         del backbone['arch']
+        cfg.model.decode_head.in_channels = [64, 128, 320, 512]
+        cfg.model.auxiliary_head.in_channels = 320
     backbone.init_cfg = dict(type='Pretrained', checkpoint='mine.pth')
     build_runner(cfg, trusted=True)
     assert backbone.init_cfg.trusted is True

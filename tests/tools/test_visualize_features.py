@@ -56,7 +56,7 @@ def test_cyclefc(run_python, tmp_path):
     (['maps', 'b1', 'README.md'], 'README.md: it cannot be read'),
     (['erf', 'b1', '--size', '100'], '--size: 100 is no multiple of 32'),
     (['erf', 'b1', '{tmp}/film.mp4'], 'there are videos, and no pictures'),
-    (['maps', 'b1', 'docs/predictions.jpg', '--weights', 'gone.pth'],
+    (['maps', 'b1', 'docs/pictures/predictions.jpg', '--weights', 'gone.pth'],
      'there is no checkpoint file gone.pth'),
     (['cyclefc', '--out', 'README.md/x.png'], 'cannot be written'),
 ])
