@@ -73,7 +73,9 @@ HEADS = dict(
     retinanet='model.update(bbox_head=dict(num_classes=5), '
     'test_cfg=dict(score_thr=0.))',
     mask_rcnn='model.update(roi_head=dict(bbox_head=dict(num_classes=5), '
-    'mask_head=dict(num_classes=5)))')
+    'mask_head=dict(num_classes=5)), '
+    'train_cfg=dict(rpn_proposal=dict(max_per_img=100)), '
+    'test_cfg=dict(rpn=dict(max_per_img=100), rcnn=dict(max_per_img=10)))')
 
 
 @pytest.fixture
