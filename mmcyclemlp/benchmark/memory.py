@@ -57,7 +57,7 @@ def main():
     try:
         print(added_by_step(**asked))
     except LeftOut as error:
-        sys.exit(f'LeftOut: {error}')
+        sys.exit(str(error))
 
 
 if __name__ == '__main__':

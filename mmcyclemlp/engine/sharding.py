@@ -1,7 +1,11 @@
 """FSDP whose checkpoints are as those of other runs."""
 
+import copy
+
 from mmengine._strategy import FSDPStrategy
+from mmengine.dist import all_gather_object
 from mmengine.registry import STRATEGIES
+from torch.distributed.fsdp import FullyShardedDataParallel
 
 from .errors import UserError
 
@@ -44,17 +48,39 @@ class WholeFSDPStrategy(FSDPStrategy):
             state[name] = value.detach()
         return state
 
-    def load_optim_state_dict(self, state_dict):
-        """Refuse to resume.
+    def optim_state_dict(self):
+        """The state of the whole optimizer, by names of parameters.
 
-        mmengine gives torch the arguments in the order of torch 2.0; given
-        in today's, training goes on with other steps than without a break.
-
-        Raises:
-            UserError: Always.
+        torch gathers all of a kind ('exp_avg', ...) in one buffer, which on
+        a CPU the kinds then share: it is asked for one at a time.
         """
-        raise UserError(
-            'a run with FSDP cannot be resumed, as its steps would be others '
-            'than without a break: give the checkpoint as load_from '
-            'to go on from its weights, or train with '
-            'ZeroRedundancyOptimizer, which resumes')
+        optimizer = self.optim_wrapper.optimizer
+        local = optimizer.state_dict()
+        kinds = all_gather_object(
+            {kind for values in local['state'].values() for kind in values})
+        whole = {}
+        for kind in sorted(set().union(*kinds)):
+            part = {
+                key: {kind: values[kind]}
+                for key, values in local['state'].items() if kind in values}
+            gathered = FullyShardedDataParallel.optim_state_dict(
+                self.model, optimizer, dict(local, state=part))
+            if not whole:
+                whole = dict(gathered, state={})
+            for name, values in gathered.get('state', {}).items():
+                whole['state'].setdefault(name, {}).update(
+                    copy.deepcopy(values))
+        return whole
+
+    def load_optim_state_dict(self, state_dict):
+        """Give each process its part of the optimizer's state.
+
+        mmengine gives torch the arguments in the order of torch 2.0.
+
+        Args:
+            state_dict (dict): As :meth:`optim_state_dict` gives it.
+        """
+        optimizer = self.optim_wrapper.optimizer
+        self.optim_wrapper.load_state_dict(
+            FullyShardedDataParallel.optim_state_dict_to_load(
+                self.model, optimizer, state_dict))
