@@ -7,7 +7,6 @@ not be there, just as the launches ask for it, and prints what came of it.
 import importlib
 import importlib.util
 import json
-import os
 import re
 import subprocess
 import sys
@@ -119,7 +118,10 @@ def compiled(run_python):
         from triton.backends.compiler import GPUTarget  # noqa: F401
     except ImportError:
         pytest.skip('this Triton cannot compile for a GPU that is not there')
-    done = run_python(__file__)
+    # In the interpreter there would be nothing to compile.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv('TRITON_INTERPRET', raising=False)
+        done = run_python(__file__)
     return {case if isinstance(case, str) else tuple(case): kernels
             for case, kernels in json.loads(done.stdout.splitlines()[-1])}
 
@@ -159,8 +161,6 @@ def test_addresses_have_64_bits(compiled):
 
 
 if __name__ == '__main__':
-    # In the interpreter there would be nothing to compile.
-    os.environ.pop('TRITON_INTERPRET', None)
     sys.path.insert(0, str(Path(__file__).parents[3]))
     results = [
         (case, [compile_for(case[0], *launch)
