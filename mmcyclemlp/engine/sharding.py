@@ -1,11 +1,9 @@
 """FSDP whose checkpoints are as those of other runs."""
 
-import copy
-
 from mmengine._strategy import FSDPStrategy
 from mmengine.dist import all_gather_object
 from mmengine.registry import STRATEGIES
-from torch.distributed.fsdp import FullyShardedDataParallel
+from torch.distributed.fsdp import FullyShardedDataParallel, OptimStateKeyType
 
 from .errors import UserError
 
@@ -68,8 +66,7 @@ class WholeFSDPStrategy(FSDPStrategy):
             if not whole:
                 whole = dict(gathered, state={})
             for name, values in gathered.get('state', {}).items():
-                whole['state'].setdefault(name, {}).update(
-                    copy.deepcopy(values))
+                whole['state'].setdefault(name, {}).update(values)
         return whole
 
     def load_optim_state_dict(self, state_dict):
@@ -78,9 +75,13 @@ class WholeFSDPStrategy(FSDPStrategy):
         mmengine gives torch the arguments in the order of torch 2.0.
 
         Args:
-            state_dict (dict): As :meth:`optim_state_dict` gives it.
+            state_dict (dict): As :meth:`optim_state_dict` gives it, or, from
+                a run without FSDP, by numbers of parameters.
         """
         optimizer = self.optim_wrapper.optimizer
+        state_dict = FullyShardedDataParallel.rekey_optim_state_dict(
+            state_dict, OptimStateKeyType.PARAM_NAME, self.model,
+            optim=optimizer)
         self.optim_wrapper.load_state_dict(
             FullyShardedDataParallel.optim_state_dict_to_load(
                 self.model, optimizer, state_dict))

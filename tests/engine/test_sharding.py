@@ -1,4 +1,4 @@
-"""FSDP on two processes: trained, evaluated and resumed."""
+"""FSDP on two processes, held to training without it."""
 
 import pytest
 import tiny
@@ -8,8 +8,18 @@ from in_process import run_command
 from mmcyclemlp.engine.errors import UserError
 from mmcyclemlp.engine.sharding import WholeFSDPStrategy
 
-CONFIG = """
+PLAIN = """
 _base_ = 'upernet.py'
+env_cfg = dict(_delete_=True)
+optim_wrapper = dict(
+    constructor='mmcyclemlp.engine.layer_decay.LayerDecayConstructor',
+    paramwise_cfg=dict(layer_decay_rate=0.8))
+train_cfg = dict(max_iters=3, val_interval=3)
+default_hooks = dict(checkpoint=dict(interval=1, max_keep_ckpts=3))
+randomness = dict(seed=1)
+"""
+FSDP = """
+_base_ = 'plain.py'
 runner_type = 'FlexibleRunner'
 strategy = dict(
     type='mmcyclemlp.engine.sharding.WholeFSDPStrategy',
@@ -22,14 +32,16 @@ strategy = dict(
             type='FullStateDictConfig', rank0_only=True),
         optim_state_dict_config=dict(
             type='FullOptimStateDictConfig', rank0_only=True)))
-env_cfg = dict(_delete_=True)
-optim_wrapper = dict(
-    constructor='mmcyclemlp.engine.layer_decay.LayerDecayConstructor',
-    paramwise_cfg=dict(layer_decay_rate=0.8))
-train_cfg = dict(max_iters=3, val_interval=3)
-default_hooks = dict(checkpoint=dict(interval=1, max_keep_ckpts=3))
-randomness = dict(seed=1)
 """
+
+
+def read(path):
+    """Weights by name, and moments in the order in which torch reads them."""
+    checkpoint = torch.load(path, weights_only=False)
+    optimizer = checkpoint['optimizer']
+    keys = [key for group in optimizer['param_groups']
+            for key in group['params']]
+    return checkpoint['state_dict'], [optimizer['state'][k] for k in keys]
 
 
 def test_an_auto_wrap_policy_is_refused():
@@ -37,7 +49,7 @@ def test_an_auto_wrap_policy_is_refused():
         WholeFSDPStrategy(model_wrapper=dict(auto_wrap_policy='by size'))
 
 
-def test_trained_evaluated_and_resumed(
+def test_resumed_from_either_and_evaluated(
         run_python, root, drawn_data, tmp_path, capfd):
     pytest.importorskip('mmseg')
     try:
@@ -45,28 +57,36 @@ def test_trained_evaluated_and_resumed(
     except TypeError:
         pytest.skip("this torch's FSDP needs a GPU")
     tiny.write_config(tmp_path, root, drawn_data, 'upernet')
-    config = tmp_path / 'fsdp.py'
-    config.write_text(CONFIG)
+    (tmp_path / 'plain.py').write_text(PLAIN)
+    (tmp_path / 'fsdp.py').write_text(FSDP)
 
-    def train(work, *options):
+    def train(config, work, *options):
         run_python(
             '-m', 'torch.distributed.run', '--standalone',
-            '--nproc-per-node', 2, root / 'tools' / 'train.py', config,
-            '--work-dir', tmp_path / work, '--launcher', 'pytorch', *options)
+            '--nproc-per-node', 2, root / 'tools' / 'train.py',
+            tmp_path / config, '--work-dir', tmp_path / work,
+            '--launcher', 'pytorch', *options)
+        return read(tmp_path / work / 'iter_3.pth')
 
-    train('whole')
-    whole = tmp_path / 'whole' / 'iter_3.pth'
+    expected = train('plain.py', 'plain')
+    others = train(
+        'fsdp.py', 'others', '--resume', tmp_path / 'plain' / 'iter_1.pth')
+    own = train(
+        'fsdp.py', 'own', '--resume', tmp_path / 'others' / 'iter_2.pth')
+    for weights, moments in (others, own):
+        for key, value in expected[0].items():
+            assert torch.equal(weights[key], value), key
+        assert len(moments) == len(expected[1])
+        for values, kinds in zip(moments, expected[1]):
+            assert values.keys() == kinds.keys()
+            for kind, value in kinds.items():
+                assert torch.equal(values[kind], value), kind
+    size, plain_size = (
+        (tmp_path / work / 'iter_3.pth').stat().st_size
+        for work in ('own', 'plain'))
+    assert size < 1.1 * plain_size
     # A checkpoint as any other, for one process and mm's usual runner.
     assert run_command(
-        root / 'tools' / 'test.py', tmp_path / 'upernet.py', whole,
-        '--work-dir', tmp_path / 'test') == 0
+        root / 'tools' / 'test.py', tmp_path / 'upernet.py',
+        tmp_path / 'own' / 'iter_3.pth', '--work-dir', tmp_path / 'test') == 0
     assert 'mIoU: ' in ''.join(capfd.readouterr())
-    train('parts', '--resume', whole.with_name('iter_1.pth'))
-    one, other = (torch.load(path, weights_only=False) for path in (
-        whole, tmp_path / 'parts' / 'iter_3.pth'))
-    for key, value in one['state_dict'].items():
-        assert torch.equal(value, other['state_dict'][key]), key
-    for name, values in one['optimizer']['state'].items():
-        for kind, value in values.items():
-            assert torch.equal(
-                value, other['optimizer']['state'][name][kind]), (name, kind)
