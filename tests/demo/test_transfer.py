@@ -8,8 +8,8 @@ import numpy as np
 def test_a_detector_starts_from_the_features(run_python, tmp_path):
     out = tmp_path / 'out'
     done = run_python(
-        'demo/transfer.py', '--out', out, '--things', 9000,
-        '--classifier-epochs', 2, '--images', 240, '--epochs', 1)
+        'demo/transfer.py', '--out', out, '--things', 4000,
+        '--classifier-epochs', 1, '--images', 240, '--epochs', 1)
     assert 'the same stage outputs, bit for bit' in done.stdout
     losses = json.loads((out / 'losses.json').read_text())
     assert len(losses['pretrained']) == len(losses['scratch']) == 60

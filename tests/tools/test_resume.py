@@ -153,7 +153,7 @@ def test_killed_at_any_moment(rounds, root, drawn_data, tmp_path, load,
     options = ['randomness.seed=1']
     run.finish(run.start('whole', options=options))
     rng = random.Random(int(time.time()))
-    kills, ends, work = rounds(3, 30), 0, tmp_path / 'parts'
+    kills, ends, work = rounds(2, 30), 0, tmp_path / 'parts'
     moments = []
     while len(moments) < kills:
         began = time.time()
