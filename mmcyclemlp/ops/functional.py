@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import partial
+import logging
+from functools import cache, partial
 from typing import Callable
 
 import torch
@@ -13,8 +14,14 @@ from . import mixer, mlp, reference, shift, triton
 from .custom_op import autocast, is_compiling
 from .reference import MixerWeights
 
+logger = logging.getLogger('mmcyclemlp')
+
 BACKENDS = ('triton', 'torch', 'plain', 'reference')
 _TEXTBOOK = ('plain', 'reference')
+
+
+class BackendUnavailable(RuntimeError):
+    """A backend that was asked for cannot run here. The message says why."""
 
 
 def cycle_fc(
@@ -43,14 +50,15 @@ def cycle_fc(
             moves and a matrix product), ``'plain'`` (the same in stock
             operators), ``'reference'`` (deformable convolution), or None:
             ``'plain'`` while torch.jit traces, ``'triton'`` in half
-            precision where it can run, else ``'torch'``.
+            precision where it was measured to be faster, else ``'torch'``.
 
     Returns:
         Tensor of shape (N, O, H, W).
 
     Raises:
         ValueError: A shape, a kernel size or a backend name is wrong.
-        RuntimeError: The backend asked for cannot run here; says why.
+        BackendUnavailable: The backend asked for cannot run here. The
+            message says why.
     """
     kernel_size = check_kernel_size(kernel_size)
     if x.dim() != 4:
@@ -65,7 +73,8 @@ def cycle_fc(
             f'{weight.shape=}')
     if backend not in _TEXTBOOK:
         x, weight, bias = autocast(x, weight, bias)
-    backend = _resolve(backend, x)
+    backend = _resolve(
+        backend, x, 1, weight.shape[1], weight.shape[0], kernel_size)
     if backend == 'reference':
         return reference.cycle_fc_reference(x, weight, bias, kernel_size)
     if backend == 'plain':
@@ -110,16 +119,17 @@ def cycle_mixer(
             device), ``'plain'`` (the textbook, in stock operators),
             ``'reference'`` (the textbook, with deformable convolutions),
             or None: ``'plain'`` while torch.jit traces, ``'triton'`` in
-            half precision where it can run, else ``'torch'``. The first
-            two never form the branches, except where a map is so small
-            that they cost less.
+            half precision where it was measured to be faster, else
+            ``'torch'``. The first two never form the branches, except
+            where a map is so small that they cost less.
 
     Returns:
         Tensor of shape (B, H, W, C).
 
     Raises:
         ValueError: A shape, a kernel size or a backend name is wrong.
-        RuntimeError: The backend asked for cannot run here; says why.
+        BackendUnavailable: The backend asked for cannot run here. The
+            message says why.
     """
     kernel_size = check_kernel_size(kernel_size)
     if x.dim() != 4:
@@ -138,7 +148,8 @@ def cycle_mixer(
     if backend not in _TEXTBOOK:
         x, shortcut, *tensors = autocast(x, shortcut, *weights)
         weights = MixerWeights(*tensors)
-    backend = _resolve(backend, x)
+    backend = _resolve(
+        backend, x, 3, channels, channels, kernel_size)
     if backend in _TEXTBOOK or mixer.branches_cost_less(
             x.shape[1] * x.shape[2], channels):
         y = reference.cycle_mixer_reference(
@@ -235,24 +246,46 @@ def check_backend(backend: str | None) -> str | None:
     return backend
 
 
-def _resolve(backend: str | None, x: Tensor) -> str:
+def _resolve(backend: str | None, x: Tensor, branches: int, channels: int,
+             outputs: int, kernel_size: tuple[int, int]) -> str:
     """Name of the backend asked for, or of the best that can run."""
     if check_backend(backend) is None:
         if torch.jit.is_tracing():
             # A trace is to be counted, or to run where we are not.
             return 'plain'
         # In single precision cuBLAS is the better at products.
-        half = x.is_cuda and x.dtype in (torch.float16, torch.bfloat16)
-        runs = half and triton.unavailable_reason(x) is None
-        return 'triton' if runs else 'torch'
+        if not x.is_cuda or x.dtype not in (torch.float16, torch.bfloat16):
+            return 'torch'
+        capability = torch.cuda.get_device_capability(x.device)
+        faster = triton.unavailable_reason(x) is None and (
+            triton.is_measured_faster(
+                branches, channels, outputs, kernel_size, x.dtype,
+                capability))
+        backend = 'triton' if faster else 'torch'
+        if not is_compiling():
+            _log_choice(backend, capability)
+        return backend
     reason = None
     if backend == 'triton':
         reason = triton.unavailable_reason(x)
     elif backend == 'reference':
         reason = reference.unavailable_reason()
     if reason is not None:
-        raise RuntimeError(f'{backend=} cannot run here: {reason}')
+        raise BackendUnavailable(f'{backend=} cannot run here: {reason}')
     return backend
+
+
+@cache
+def _log_choice(backend: str, capability: tuple[int, int]) -> None:
+    """Log once what the default is on a GPU, and why."""
+    name = f'a GPU of compute capability {capability[0]}.{capability[1]}'
+    if backend == 'triton':
+        logger.info("mmcyclemlp: backend='triton', which was measured to be "
+                    'faster on %s', name)
+    else:
+        logger.info("mmcyclemlp: backend='torch', as nothing faster was "
+                    "measured on %s. backend='triton' tries the fused "
+                    'kernels', name)
 
 
 def _check_residual(name, shape, x, shortcut, scale) -> None:

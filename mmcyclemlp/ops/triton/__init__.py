@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 
 from ..custom_op import HAS_CUSTOM_OP
+from .tiles import is_measured_faster
 
-__all__ = ['cycle_product_triton', 'unavailable_reason']
+__all__ = ['cycle_product_triton', 'is_measured_faster',
+           'unavailable_reason']
 
 # What cannot change while Python runs, found once: torch.compile traces
 # unavailable_reason and could not trace this.
@@ -35,7 +37,8 @@ def unavailable_reason(x: Tensor) -> str | None:
         return f'it needs torch 2.6 or later, got {torch.__version__}'
     if _TRITON is None:
         return 'it needs triton, which is not installed'
-    if tuple(map(int, _TRITON.split('.')[:2])) < (3, 2):
+    version = tuple(map(int, _TRITON.split('.')[:2]))
+    if version < (3, 2):
         return f'it needs triton 3.2 or later, got {_TRITON}'
     if x.dtype not in _DTYPES:
         return f'it needs float32, float16 or bfloat16, got {x.dtype}'
@@ -44,6 +47,11 @@ def unavailable_reason(x: Tensor) -> str | None:
         if capability < (8, 0):
             return ('it needs a GPU of compute capability 8.0 or higher, got '
                     f'{capability[0]}.{capability[1]}')
+        if capability >= (9, 0) and version < (3, 4):
+            # Earlier ones do not pipeline operands that are selected.
+            return ('it needs triton 3.4 or later on a GPU of compute '
+                    f'capability {capability[0]}.{capability[1]}, got '
+                    f'{_TRITON}')
     elif os.environ.get('TRITON_INTERPRET') != '1':
         return f'it needs a tensor on a GPU, got {x.device}'
     elif x.dtype == torch.bfloat16:

@@ -1,94 +1,19 @@
-"""The product of moved branches in Triton: tiles, launches, registration."""
+"""The product of moved branches in Triton: launches and registration."""
 
 from __future__ import annotations
 
 import contextlib
-from typing import NamedTuple
+from functools import cache
+from typing import Callable, NamedTuple
 
 import torch
 import triton
-import triton.language as tl
 from torch import Tensor
 
+from ..custom_op import is_compiling
 from ..product import Product
 from . import kernels
-
-
-class Tiles(NamedTuple):
-    """How a kernel is cut up; the same for any batch and image size.
-
-    ``m`` positions by ``n`` outputs by ``k`` inputs (in ``dw`` ``n`` outputs
-    by ``k`` channels, summed over ``m`` positions at a time). ``width`` is
-    that of a rectangle of positions, or 0 if they follow each other.
-    """
-
-    m: int
-    n: int
-    k: int
-    width: int
-    warps: int
-    stages: int = 1
-
-
-# Chosen by what the compiler says, not by timing: in half precision nothing
-# spills on sm_80 and sm_90 (one register in some of single precision), and on
-# sm_90 two blocks or more fit a multiprocessor nearly always. Loads go through
-# the first-level cache, where the moved rows of a tile meet; stages above 1
-# would bypass it.
-
-
-def forward_tiles(channels: int, outputs: int, dtype: torch.dtype,
-                  kernel_size: tuple[int, int], branches: int) -> Tiles:
-    """Tiles of ``y``: up to 128 outputs are one program's, for fewer reads."""
-    width = _tile_width(channels, kernel_size, branches)
-    if dtype == torch.float32:
-        return Tiles(64, _block(outputs, 64), 16, width, 8)
-    n, k = _block(outputs, 128), 64 if channels <= 64 else 32
-    if branches == 3 and n == 128:
-        return Tiles(64, n, k, width, 4)
-    return Tiles(128, n, k, width, 8)
-
-
-def dx_tiles(channels: int, outputs: int, dtype: torch.dtype,
-             kernel_size: tuple[int, int], branches: int) -> Tiles:
-    """Tiles of ``dx`` as one product for each offset."""
-    width = _tile_width(outputs, kernel_size, branches)
-    n = _block(channels, 64)
-    if dtype == torch.float32:
-        return Tiles(64, n, 16, width, 8)
-    if branches == 3:
-        return Tiles(64, n, 32, width, 4)
-    return Tiles(128, n, 64 if outputs <= 64 else 32, width, 8)
-
-
-def dx_one_branch_tiles(channels: int, dtype: torch.dtype) -> Tiles:
-    """Tiles of ``dx`` as one product that moves in the end."""
-    if dtype == torch.float32:
-        return Tiles(64, _block(channels, 64), 16, 0, 8)
-    return Tiles(64, _block(channels, 128), 64, 0, 8, stages=3)
-
-
-def dw_tiles(channels: int, outputs: int, dtype: torch.dtype,
-             kernel_size: tuple[int, int], branches: int) -> Tiles:
-    """Tiles of ``dweight``, as many at a time as there are branches."""
-    width = _tile_width(channels, kernel_size, branches)
-    if dtype == torch.float32:
-        return Tiles(16, _block(outputs, 64), _block(channels, 32), width, 8)
-    if branches == 3:
-        return Tiles(64, _block(outputs, 64), _block(channels, 32), width, 8)
-    return Tiles(64, _block(outputs, 128), _block(channels, 64), width, 8)
-
-
-def dx_moves_in_the_end(channels: int, kernel_size: tuple[int, int],
-                        branches: int) -> bool:
-    """Whether ``dx`` is one product that moves before it is written.
-
-    Where channels are few the kernel is bound by memory, and multiplying
-    once for each offset is free instead. Moving takes Triton 3.2 (torch
-    2.6).
-    """
-    return (branches == 1 and min(kernel_size) == 1 < max(kernel_size) < 16
-            and channels > 64 and hasattr(tl, 'gather'))
+from .tiles import Key, Tiles, choose, rule, tune
 
 
 def dw_parts(tiles: int, others: int, positions: int) -> int:
@@ -103,22 +28,6 @@ def dw_parts(tiles: int, others: int, positions: int) -> int:
         positions: Positions in a tile.
     """
     return max(1, min(264 // others, tiles * positions // 256))
-
-
-def _block(size: int, most: int) -> int:
-    """Power of two that covers ``size``; tl.dot takes no less than 16."""
-    return min(max(16, triton.next_power_of_2(size)), most)
-
-
-def _tile_width(channels: int, kernel_size: tuple[int, int],
-                branches: int) -> int:
-    """Rectangles where channels are few and move vertically.
-
-    Then the neighbours above and below are in the first-level cache. With
-    many channels a rectangle does not fit there.
-    """
-    vertical = kernel_size[0] > 1 or (branches == 3 and kernel_size[1] > 1)
-    return 8 if channels <= 128 and vertical else 0
 
 
 class _Maps(NamedTuple):
@@ -168,7 +77,30 @@ def _on(x: Tensor):
     return contextlib.nullcontext()
 
 
-def _forward(x, weight, bias, shortcut, size_h, size_w):
+def options(tiles: Tiles, dtype: torch.dtype) -> dict:
+    """What every kernel is launched with."""
+    return dict(
+        BLOCK_M=tiles.m, BLOCK_N=tiles.n, PRECISION=_precision(dtype),
+        num_warps=tiles.warps, num_stages=tiles.stages, num_ctas=tiles.ctas)
+
+
+def _launch(kernel, grid, tiles, *args, **constants):
+    """Launch a kernel; ``args`` start with a map on its device."""
+    with _on(args[0]):
+        kernel[(grid, )](
+            *args, **constants, **options(tiles, args[0].dtype))
+
+
+def forward(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    shortcut: Tensor | None,
+    size_h: int,
+    size_w: int,
+    tiles: Tiles | None = None,
+) -> Tensor:
+    """``y`` of the product; ``tiles`` are for measurements."""
     _, branches, outputs, channels = weight.shape
     x, weight = x.contiguous(), weight.contiguous()
     if bias is not None:
@@ -177,72 +109,76 @@ def _forward(x, weight, bias, shortcut, size_h, size_w):
     y = x.new_empty(*x.shape[:3], outputs)
     if y.numel() == 0:
         return y
-    tile = forward_tiles(
-        channels, outputs, x.dtype, (size_h, size_w), branches)
+    tiles = tiles or choose(
+        Key.of('y', x, weight.shape, (size_h, size_w)), x.device)
     maps = _Maps.of(x, weight.shape[0] != x.shape[0])
-    tiles = maps.tiles(tile)
-    grid = (maps.groups * tiles * triton.cdiv(outputs, tile.n), )
-    with _on(x):
-        kernels.cycle_product_fwd_kernel[grid](
-            x, weight, bias, shortcut, y, tiles, *maps[1:],
-            C=channels, OUT=outputs, BRANCHES=branches,
-            SIZE_H=size_h, SIZE_W=size_w, BLOCK_M=tile.m, BLOCK_N=tile.n,
-            BLOCK_K=tile.k, TILE_W=tile.width,
-            PRECISION=_precision(x.dtype),
-            num_warps=tile.warps, num_stages=tile.stages)
+    number = maps.tiles(tiles)
+    _launch(kernels.cycle_product_fwd_kernel,
+            maps.groups * number * triton.cdiv(outputs, tiles.n), tiles,
+            x, weight, bias, shortcut, y, number, *maps[1:],
+            C=channels, OUT=outputs, BRANCHES=branches, SIZE_H=size_h,
+            SIZE_W=size_w, BLOCK_K=tiles.k, TILE_W=tiles.width)
     return y
 
 
-def _backward_x(dy, weight, size_h, size_w):
+def backward_x(
+    dy: Tensor,
+    weight: Tensor,
+    size_h: int,
+    size_w: int,
+    tiles: Tiles | None = None,
+) -> Tensor:
+    """``dx`` of the product; ``tiles`` are for measurements."""
     _, branches, outputs, channels = weight.shape
-    kernel_size = size_h, size_w
     dy, weight = dy.contiguous(), weight.contiguous()
     dx = dy.new_empty(*dy.shape[:3], channels)
     if dx.numel() == 0:
         return dx
-    if dx_moves_in_the_end(channels, kernel_size, branches):
-        tile = dx_one_branch_tiles(channels, dy.dtype)
+    tiles = tiles or choose(
+        Key.of('dx', dy, weight.shape, (size_h, size_w)), dy.device)
+    if tiles.moves_last:
         kernel = kernels.cycle_product_bwd_kernel_dx_one_branch
         halo, sizes = size_h * size_w // 2, dict()
     else:
-        tile = dx_tiles(channels, outputs, dy.dtype, kernel_size, branches)
         kernel = kernels.cycle_product_bwd_kernel_dx
-        halo, sizes = 0, dict(BRANCHES=branches, TILE_W=tile.width)
+        halo, sizes = 0, dict(BRANCHES=branches, TILE_W=tiles.width)
     maps = _Maps.of(dy, weight.shape[0] != dy.shape[0])
-    tiles = maps.tiles(tile, halo)
-    grid = (maps.groups * tiles * triton.cdiv(channels, tile.n), )
-    with _on(dy):
-        kernel[grid](
-            dy, weight, dx, tiles, *maps[1:],
+    number = maps.tiles(tiles, halo)
+    _launch(kernel, maps.groups * number * triton.cdiv(channels, tiles.n),
+            tiles, dy, weight, dx, number, *maps[1:],
             C=channels, OUT=outputs, SIZE_H=size_h, SIZE_W=size_w,
-            BLOCK_M=tile.m, BLOCK_N=tile.n, BLOCK_K=tile.k,
-            PRECISION=_precision(dy.dtype), **sizes,
-            num_warps=tile.warps, num_stages=tile.stages)
+            BLOCK_K=tiles.k, **sizes)
     return dx
 
 
-def _backward_weight(x, dy, size_h, size_w, branches, shared):
+def backward_weight(
+    x: Tensor,
+    dy: Tensor,
+    size_h: int,
+    size_w: int,
+    branches: int,
+    shared: bool,
+    tiles: Tiles | None = None,
+) -> tuple[Tensor, Tensor]:
+    """``dweight`` and ``dbias``; ``tiles`` are for measurements."""
     x, dy = x.contiguous(), dy.contiguous()
     channels, outputs = x.shape[3], dy.shape[3]
     shape = (1 if shared else x.shape[0], branches, outputs, channels)
     if x.numel() == 0 or dy.numel() == 0:
         return x.new_zeros(shape), x.new_zeros(shape[0], outputs)
-    tile = dw_tiles(channels, outputs, x.dtype, (size_h, size_w), branches)
+    tiles = tiles or choose(
+        Key.of('dweight', x, shape, (size_h, size_w)), x.device)
     maps = _Maps.of(x, shared)
-    tiles = maps.tiles(tile)
-    blocks = triton.cdiv(outputs, tile.n) * triton.cdiv(channels, tile.k)
-    parts = dw_parts(tiles, maps.groups * blocks, tile.m)
+    number = maps.tiles(tiles)
+    blocks = triton.cdiv(outputs, tiles.n) * triton.cdiv(channels, tiles.k)
+    parts = dw_parts(number, maps.groups * blocks, tiles.m)
     size = branches * outputs * channels
     partial = x.new_empty(
         maps.groups, parts, size + outputs, dtype=torch.float32)
-    with _on(x):
-        kernels.cycle_product_bwd_kernel_dw[(maps.groups * parts * blocks, )](
-            x, dy, partial, tiles, *maps[1:], parts,
-            C=channels, OUT=outputs, BRANCHES=branches,
-            SIZE_H=size_h, SIZE_W=size_w, BLOCK_M=tile.m, BLOCK_N=tile.n,
-            BLOCK_C=tile.k, TILE_W=tile.width,
-            PRECISION=_precision(x.dtype),
-            num_warps=tile.warps, num_stages=tile.stages)
+    _launch(kernels.cycle_product_bwd_kernel_dw, maps.groups * parts * blocks,
+            tiles, x, dy, partial, number, *maps[1:], parts,
+            C=channels, OUT=outputs, BRANCHES=branches, SIZE_H=size_h,
+            SIZE_W=size_w, BLOCK_C=tiles.k, TILE_W=tiles.width)
     total = partial.sum(1)
     # Copies, for an op may not give one piece of memory twice.
     dweight, dbias = (
@@ -251,17 +187,89 @@ def _backward_weight(x, dy, size_h, size_w, branches, shared):
     return dweight.view(shape), dbias
 
 
+def make_call(
+    key: Key,
+    device: torch.device,
+    shape: tuple[int, int, int] | None = None,
+) -> Callable[[Tiles], Tensor]:
+    """What runs the kernel of a key with given tiles, on drawn data.
+
+    The map (B, H, W) is by default about as large as the one that two
+    images of 800x1344 have in a network where it has so many channels.
+    Each image has a weight of its own if there are three branches, as in
+    the mixer.
+    """
+    if shape is None:
+        width = max(8, 336 * 64 // key.channels)
+        shape = 2, width * 25 // 42, width
+    dtype, sizes = getattr(torch, key.dtype), (key.size_h, key.size_w)
+    groups, mixes = (shape[0], True) if key.branches == 3 else (1, False)
+
+    def draw(*shape):
+        return torch.randn(shape, device=device).to(dtype)
+
+    x, dy = draw(*shape, key.channels), draw(*shape, key.outputs)
+    weight = draw(groups, key.branches, key.outputs, key.channels)
+    bias, shortcut = draw(groups, key.outputs), dy if mixes else None
+    calls = {
+        'y': lambda tiles: forward(x, weight, bias, shortcut, *sizes, tiles),
+        'dx': lambda tiles: backward_x(dy, weight, *sizes, tiles),
+        'dweight': lambda tiles: backward_weight(
+            x, dy, *sizes, key.branches, not mixes, tiles)[0]}
+    return calls[key.direction]
+
+
 def _num_columns(channels, branches, size_h, size_w):
     return channels * branches
 
 
 def _num_columns_dx(channels, branches, size_h, size_w):
-    if dx_moves_in_the_end(channels, (size_h, size_w), branches):
+    # The outputs do not matter to which kernel it is.
+    key = Key('dx', branches, channels, channels, size_h, size_w, 'bfloat16')
+    if rule(key).moves_last:
         return channels
     moves = size_h * size_w - 1
     return channels * (1 + moves * (1 if branches == 1 else 2))
 
 
-cycle_product_triton = Product(
-    'triton', _forward, _backward_x, _backward_weight, _num_columns,
-    _num_columns_dx)
+_product = Product('triton', forward, backward_x, backward_weight,
+                   _num_columns, _num_columns_dx)
+
+
+def cycle_product_triton(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    shortcut: Tensor | None,
+    kernel_size: tuple[int, int],
+) -> Tensor:
+    """The product in Triton, see :class:`~mmcyclemlp.ops.product.Product`.
+
+    On a GPU it first tunes what the call needs. It does not while
+    torch.compile traces, nor while a CUDA graph is captured.
+    """
+    if not is_compiling() and x.is_cuda and not (
+            torch.cuda.is_current_stream_capturing()):
+        _tune(x, weight, kernel_size)
+    return _product(x, weight, bias, shortcut, kernel_size)
+
+
+@torch.no_grad()
+def _tune(x, weight, kernel_size):
+    directions = ['y']
+    if x.requires_grad:
+        directions.append('dx')
+    if weight.requires_grad:
+        directions.append('dweight')
+    for direction in directions:
+        with torch.cuda.device(x.device):
+            tune(Key.of(direction, x, weight.shape, kernel_size), x.device,
+                 make_call, _source())
+
+
+@cache
+def _source() -> str:
+    """What the speed of a kernel depends on besides the GPU."""
+    return '-'.join([triton.__version__, *(
+        kernel.cache_key for name, kernel in vars(kernels).items()
+        if name.startswith('cycle_product'))])

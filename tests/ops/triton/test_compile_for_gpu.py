@@ -4,19 +4,16 @@ Run as a program, this compiles each kernel ahead of time for a GPU that need
 not be there, just as the launches ask for it, and prints what came of it.
 """
 
-import importlib
-import importlib.util
 import json
 import re
-import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import pytest
 import torch
 
 from mmcyclemlp.ops import triton as backend
+from mmcyclemlp.ops.triton.tiles import Key, rule, short_list
 
 # Shared memory that a block can have.
 SHARED_MEMORY = {80: 163 << 10, 90: 227 << 10}
@@ -31,86 +28,48 @@ CASES = [
 ]
 # A block of these can be told from all others by its size.
 POSITIONS = 256
-NOT_SPECIALISED = {'tiles', 'images', 'height', 'width', 'parts'}
-POINTERS = {'float32': '*fp32', 'bfloat16': '*bf16', 'float16': '*fp16'}
+NOT_SPECIALIZED = {'tiles', 'images', 'height', 'width', 'parts'}
 
 
-class Launches:
-    """Stands in for a kernel and keeps what it is launched with."""
-
-    def __init__(self, kernel, launches):
-        self.kernel, self.launches = kernel, launches
-
-    def __getitem__(self, grid):
-        return self
-
-    def __call__(self, *args, num_warps, num_stages, **constants):
-        options = dict(num_warps=num_warps, num_stages=num_stages)
-        self.launches.append((self.kernel, args, constants, options))
+def keys(dtype, channels, branches):
+    return [Key(direction, branches, channels, channels, 1, 3, dtype)
+            for direction in ('y', 'dx', 'dweight')]
 
 
-def launched(dtype, channels, branches):
-    """Launches of y, dx and dweight."""
-    product = importlib.import_module('mmcyclemlp.ops.triton.product')
-    launches = []
-    for name, kernel in list(vars(product.kernels).items()):
-        if name.startswith('cycle_product'):
-            setattr(product.kernels, name, Launches(kernel, launches))
-    product._on = lambda x: torch.no_grad()
-    x = torch.zeros(1, 2, 2, channels, dtype=getattr(torch, dtype))
-    weight = x.new_zeros(1, branches, channels, channels)
-    # Without a bias, which alone is read number by number.
-    product._forward(x, weight, None, x, 1, 3)
-    product._backward_x(x, weight, 1, 3)
-    product._backward_weight(x, x, 1, 3, branches, True)
-    for name, kernel in list(vars(product.kernels).items()):
-        if isinstance(kernel, Launches):
-            setattr(product.kernels, name, kernel.kernel)
-    return launches
+def examine(architecture, key, tiles):
+    """What a kernel needs, and how it reads and writes."""
+    from tests.gpu.compiler import compile_kernel, resources
 
-
-def compile_for(architecture, kernel, args, constants, options):
-    import triton
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-
-    signature, attributes = {}, {}
-    for i, (parameter, arg) in enumerate(zip(kernel.params, args)):
-        if arg is None:
-            constants = constants | {parameter.name: None}
-        elif isinstance(arg, torch.Tensor):
-            signature[parameter.name] = POINTERS[
-                str(arg.dtype).removeprefix('torch.')]
-            attributes[(i, )] = [['tt.divisibility', 16]]
-        else:
-            assert isinstance(arg, int)
-            signature[parameter.name] = 'i32'
-    signature |= dict.fromkeys(constants, 'constexpr')
-    compiled = triton.compile(
-        ASTSource(kernel, signature, constants, attributes),
-        target=GPUTarget('cuda', architecture, 32), options=options)
-    with tempfile.NamedTemporaryFile(suffix='.cubin') as cubin:
-        Path(cubin.name).write_bytes(compiled.asm['cubin'])
-        tool = Path(triton.__file__).parent.joinpath(
-            'backends', 'nvidia', 'bin', 'cuobjdump')
-        usage = subprocess.run(
-            [tool, '-res-usage', cubin.name], capture_output=True, text=True,
-            check=True).stdout
-    registers, stack = re.search(r'REG:(\d+) STACK:(\d+)', usage).groups()
+    kernel, parameters, args = compile_kernel(architecture, key, tiles)
     return dict(
-        kernel=kernel.__name__,
-        arguments={p.name: p.do_not_specialize for p in kernel.params
-                   if signature[p.name] == 'i32'},
-        registers=int(registers), spilled=int(stack),
-        shared_memory=compiled.metadata.shared,
-        accesses=sorted(set(re.findall(
-            r'(?:ld|st)\.global\S*', compiled.asm['ptx']))),
+        resources(architecture, key, tiles), key=key.name, tiles=tiles,
+        arguments={p.name: p.do_not_specialize
+                   for p, arg in zip(parameters, args)
+                   if isinstance(arg, int)},
+        accesses=re.findall(r'(?:ld|st)\.global\S*', kernel.asm['ptx']),
         addresses=re.findall(
-            r'tt\.addptr .*tensor<(\d+)x\d+xi(\d+)', compiled.asm['ttir']))
+            r'tt\.addptr .*tensor<(\d+)x\d+xi(\d+)', kernel.asm['ttir']))
+
+
+def examine_all():
+    """Each case with its kernels, those of one size, and the short lists."""
+    for case in CASES:
+        architecture, *sizes = case
+        yield case, [examine(architecture, key, rule(key))
+                     for key in keys(*sizes)]
+    yield 'addresses', [
+        examine(90, key, rule(key)._replace(m=POSITIONS))
+        for channels in (64, 128) for key in keys('bfloat16', channels, 1)]
+    yield 'short lists', [
+        examine(90, key, tiles)
+        for channels, branches in ((64, 3), (320, 3), (320, 1))
+        for key in keys('bfloat16', channels, branches)
+        for tiles in short_list(key)[1:]]
 
 
 @pytest.fixture(scope='module')
 def compiled(run_python):
+    """What each kernel was compiled to, by case."""
     reason = backend.unavailable_reason(torch.zeros(1))
     if reason and 'GPU' not in reason:
         pytest.skip(reason)
@@ -141,7 +100,7 @@ def test_nothing_spills_and_all_fits(compiled, case):
 @pytest.mark.parametrize('case', CASES, ids=case_id)
 def test_one_compilation_serves_all_sizes(compiled, case):
     for kernel in compiled[case]:
-        assert set(kernel['arguments']) <= NOT_SPECIALISED, kernel
+        assert set(kernel['arguments']) <= NOT_SPECIALIZED, kernel
         assert {'images', 'height', 'width'} <= set(kernel['arguments'])
         assert all(kernel['arguments'].values()), kernel
 
@@ -150,7 +109,9 @@ def test_one_compilation_serves_all_sizes(compiled, case):
 def test_maps_are_read_and_written_as_vectors(compiled, case):
     for kernel in compiled[case]:
         assert any('v4' in a for a in kernel['accesses']), kernel
-        assert not any('16' in a or '.u8' in a for a in kernel['accesses'])
+        small = [a for a in kernel['accesses'] if '16' in a or '.u8' in a]
+        # The bias is one number for a thread.
+        assert small in ([], ['ld.global.b16']), kernel
 
 
 def test_addresses_have_64_bits(compiled):
@@ -160,15 +121,12 @@ def test_addresses_have_64_bits(compiled):
         assert bits == {64}, kernel
 
 
+def test_the_short_lists_fit(compiled):
+    for kernel in compiled['short lists']:
+        assert kernel['spilled'] == 0, kernel
+        assert kernel['shared_memory'] <= SHARED_MEMORY[90], kernel
+
+
 if __name__ == '__main__':
     sys.path.insert(0, str(Path(__file__).parents[3]))
-    results = [
-        (case, [compile_for(case[0], *launch)
-                for launch in launched(*case[1:])])
-        for case in CASES]
-    results.append(('addresses', [
-        compile_for(90, kernel, args, constants | dict(BLOCK_M=POSITIONS),
-                    options)
-        for kernel, args, constants, options in launched(
-            'bfloat16', 64, 1) + launched('bfloat16', 128, 1)]))
-    print(json.dumps(results))
+    print(json.dumps(list(examine_all())))

@@ -13,6 +13,7 @@ from definition import cycle_fc as definition
 
 from mmcyclemlp.ops import shift
 from mmcyclemlp.ops import triton as backend
+from mmcyclemlp.ops.triton.tiles import Tiles
 
 DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
 REASON = backend.unavailable_reason(torch.zeros(1, device=DEVICE))
@@ -155,16 +156,17 @@ def test_equals_torch_over_many_blocks(
 @pytest.mark.parametrize('kernel_size', [(1, 7), (7, 1), (3, 1)], ids=str)
 @pytest.mark.parametrize(
     'size', [(1, 1), (2, 1), (1, 3), (5, 17), (1, 70)], ids=str)
-def test_dx_that_moves_in_the_end(product, monkeypatch, size, kernel_size):
+def test_dx_that_moves_last(product, size, kernel_size):
     # On maps smaller than the offsets, and larger than a tile.
     launches = importlib.import_module('mmcyclemlp.ops.triton.product')
-    if not launches.dx_moves_in_the_end(70, kernel_size, 1):
-        pytest.skip('this Triton has no tl.gather')
-    monkeypatch.setattr(launches, 'dx_moves_in_the_end', lambda *_: True)
+    tiles = Tiles(64, 16, 16, 0, 4, moves_last=True)
     for shared in (True, False):
-        tensors = example((2, *size, 11, 3), 1, shared)
-        assert_equal(product, tensors, kernel_size,
-                     shift.cycle_product_torch, rtol=1e-5, atol=5e-5)
+        x, weight, *_, grad = example((2, *size, 11, 3), 1, shared)
+        dx = launches.backward_x(grad, weight, *kernel_size, tiles)
+        y = shift.cycle_product_torch(
+            x.requires_grad_(), weight, None, None, kernel_size)
+        expected, = torch.autograd.grad(y, x, grad)
+        torch.testing.assert_close(dx, expected, rtol=1e-5, atol=5e-5)
 
 
 @needs_kernels

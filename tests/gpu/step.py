@@ -1,0 +1,66 @@
+"""One step of the measurement: its time, its figures, and their file."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+import torch
+
+
+class Skipped(Exception):
+    """A step that cannot run here. The message says why."""
+
+
+class Step:
+    """What a step's ``measure(step)`` is given.
+
+    Args:
+        name: Name of the step, a module of this package.
+        path: JSON file of the whole measurement.
+        seconds: Time for this step.
+        miniature: Whether to run on a CPU, on tiny sizes, with Triton's
+            interpreter. The figures are then without meaning.
+
+    Attributes:
+        figures: What the step recorded so far. It is not empty at the
+            start if an earlier try of the same step has crashed.
+    """
+
+    def __init__(self, name: str, path: Path, seconds: float,
+                 miniature: bool) -> None:
+        self.name, self.path, self.miniature = name, path, miniature
+        self.device = torch.device('cpu' if miniature else 'cuda')
+        self.end = time.monotonic() + seconds
+        self.figures = read(path)['steps'].get(name, {}).get('figures', {})
+
+    def left(self) -> float:
+        """Seconds left for this step."""
+        return self.end - time.monotonic()
+
+    def record(self, **figures) -> None:
+        """Add figures, and write the file.
+
+        The figure ``table`` is a list of lines. They are printed at the
+        end of the run.
+        """
+        self.figures |= figures
+        known = read(self.path)
+        known['steps'].setdefault(self.name, {})['figures'] = self.figures
+        write(self.path, known)
+
+
+def read(path: Path) -> dict:
+    """The measurement so far."""
+    if path.exists():
+        return json.loads(path.read_text())
+    return dict(machine={}, steps={})
+
+
+def write(path: Path, known: dict) -> None:
+    """Replace the file at once, since the process may be killed."""
+    part = path.with_name(path.name + '.part')
+    part.write_text(json.dumps(known, indent=1))
+    os.replace(part, path)
