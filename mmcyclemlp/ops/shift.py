@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .custom_op import is_compiling
 from .product import Product, branch_kernels
 from .reference import offset_classes
 
@@ -17,12 +19,58 @@ from .reference import offset_classes
 _POSITIONS = 8192
 
 
-def _move(x: Tensor, kernel_size: tuple[int, int], sign: int) -> Tensor:
-    """Read channel c of ``x`` at ``sign`` times its offset, zero outside."""
+def _sorts(x: Tensor) -> bool:
+    """Whether the channels are sorted by offset before they are copied.
+
+    On a GPU a copy of every third channel reads all the memory between
+    them. Sorted once, channels that move together lie together. A CPU's
+    cache makes that pass unnecessary.
+    """
+    return not x.is_cpu
+
+
+def _order(channels, period, device):
+    """The channels sorted by offset, and the inverse of that order."""
+    # What a CUDA graph allocates holds nothing before its first replay.
+    if is_compiling() or (device.type == 'cuda'
+                          and torch.cuda.is_current_stream_capturing()):
+        return _make_order(channels, period, device)
+    return _kept_order(channels, period, device)
+
+
+def _make_order(channels, period, device):
+    order = torch.cat([
+        torch.arange(n, channels, period, device=device)
+        for n in range(min(period, channels))])
+    return order, order.argsort()
+
+
+_kept_order = cache(_make_order)
+
+
+def _classes(channels, kernel_size, sort):
+    """``(channels, dy, dx)`` for each offset, of sorted channels or not."""
+    end = 0
+    for group, dy, dx in offset_classes(channels, kernel_size):
+        first, end = end, end + len(range(channels)[group])
+        yield slice(first, end) if sort else group, dy, dx
+
+
+def _move(x: Tensor, kernel_size: tuple[int, int], sign: int,
+          sort: bool) -> Tensor:
+    """Read channel c of ``x`` at ``sign`` times its offset, zero outside.
+
+    With ``sort`` the channels are sorted where they are read forwards. Then
+    the opposite move takes them in that order, and gives them as they were.
+    """
     height, width = x.shape[-2:]
+    if sort:
+        order, inverse = _order(
+            x.shape[1], kernel_size[0] * kernel_size[1], x.device)
+        x = _select(x, order) if sign > 0 else x
     out = torch.empty_like(x)
-    # Channels whose offsets agree move together, in a strided copy.
-    for group, dy, dx in offset_classes(x.shape[1], kernel_size):
+    # Channels whose offsets agree move together, in one copy.
+    for group, dy, dx in _classes(x.shape[1], kernel_size, sort):
         dy, dx = sign * dy, sign * dx
         src, dst = x[:, group], out[:, group]
         top, bottom = max(0, -dy), max(0, min(height, height - dy))
@@ -36,20 +84,25 @@ def _move(x: Tensor, kernel_size: tuple[int, int], sign: int) -> Tensor:
         dst[..., right:] = 0
         dst[..., top:bottom, left:right] = src[
             ..., top + dy:bottom + dy, left + dx:right + dx]
-    return out
+    return _select(out, inverse) if sort and sign < 0 else out
+
+
+def _select(x, order):
+    """Channels of a channels-last map (N, C, H, W) in another order."""
+    return x.permute(0, 2, 3, 1).index_select(3, order).permute(0, 3, 1, 2)
 
 
 class _Shift(torch.autograd.Function):
     """The move as one node; its adjoint is the opposite move."""
 
     @staticmethod
-    def forward(ctx, x, kernel_size, sign):
-        ctx.kernel_size, ctx.sign = kernel_size, sign
-        return _move(x, kernel_size, sign)
+    def forward(ctx, x, kernel_size, sign, sort):
+        ctx.settings = kernel_size, -sign, sort
+        return _move(x, kernel_size, sign, sort)
 
     @staticmethod
     def backward(ctx, grad):
-        return _Shift.apply(grad, ctx.kernel_size, -ctx.sign), None, None
+        return _Shift.apply(grad, *ctx.settings), None, None, None
 
 
 def cycle_fc_torch(
@@ -72,10 +125,17 @@ def cycle_fc_torch(
     Returns:
         (N, O, H, W).
     """
-    moved = _Shift.apply(x, kernel_size, 1)
+    # In NCHW the channels of an offset are whole planes.
+    sort = _sorts(x) and not x.is_contiguous()
+    moved = _Shift.apply(x, kernel_size, 1, sort)
     if moved.is_contiguous():
         return F.conv2d(moved, weight, bias)
-    y = F.linear(moved.permute(0, 2, 3, 1), weight.flatten(1), bias)
+    weight = weight.flatten(1)
+    if sort:
+        order, _ = _order(
+            x.shape[1], kernel_size[0] * kernel_size[1], x.device)
+        weight = weight.index_select(1, order)
+    y = F.linear(moved.permute(0, 2, 3, 1), weight, bias)
     return y.permute(0, 3, 1, 2)
 
 
@@ -93,14 +153,20 @@ class _Taps:
     """The channels of all branches, sorted by where they are read.
 
     Those read in place (``still``) multiply as they lie, for all branches
-    at once. Those that move are copied to columns.
+    at once. Those that move are copied to columns. With ``sort_on`` given,
+    a device, all of this is about channels in the order of :meth:`sort`.
     """
 
-    def __init__(self, channels, kernel_size, branches):
+    def __init__(self, channels, kernel_size, branches, sort_on=None):
         self.still, self.moving, self.num_columns = [], [], 0
+        self.order = self.inverse = None
+        if sort_on is not None:
+            self.order, self.inverse = _order(
+                channels, kernel_size[0] * kernel_size[1], sort_on)
         for branch, kernel in enumerate(
                 branch_kernels(kernel_size, branches)):
-            for group, dy, dx in offset_classes(channels, kernel):
+            for group, dy, dx in _classes(
+                    channels, kernel, sort_on is not None):
                 start = self.num_columns
                 if (dy, dx) == (0, 0):
                     self.still.append((branch, group))
@@ -108,6 +174,20 @@ class _Taps:
                 self.num_columns += len(range(channels)[group])
                 self.moving.append(_Tap(
                     branch, group, slice(start, self.num_columns), dy, dx))
+
+    @classmethod
+    def of(cls, x, channels, kernel_size, branches):
+        return cls(channels, kernel_size, branches,
+                   x.device if _sorts(x) else None)
+
+    def sort(self, tensor):
+        """Sort the last dimension, which has the channels of the input."""
+        return (tensor if self.order is None
+                else tensor.index_select(-1, self.order))
+
+    def unsort(self, tensor):
+        return (tensor if self.order is None
+                else tensor.index_select(-1, self.inverse))
 
     def split(self, weight):
         """(B, R, O, C) -> (B, C, O) in place and (B, columns, O) moved."""
@@ -205,8 +285,8 @@ def _positions(maps, chunk):
 
 
 def _product(x, weight, bias, shortcut, size_h, size_w):
-    x = x.contiguous()
-    taps = _Taps(x.shape[3], (size_h, size_w), weight.shape[1])
+    taps = _Taps.of(x, x.shape[3], (size_h, size_w), weight.shape[1])
+    x, weight = taps.sort(x).contiguous(), taps.sort(weight)
     still, moved = taps.split(weight.expand(x.shape[0], -1, -1, -1))
     if bias is not None:
         # The bias is the weight of one more column, which holds ones.
@@ -228,7 +308,8 @@ def _product(x, weight, bias, shortcut, size_h, size_w):
 
 def _product_backward_x(dy, weight, size_h, size_w):
     dy = dy.contiguous()
-    taps = _Taps(weight.shape[3], (size_h, size_w), weight.shape[1])
+    taps = _Taps.of(dy, weight.shape[3], (size_h, size_w), weight.shape[1])
+    weight = taps.sort(weight)
     still, moved = taps.split(weight.expand(dy.shape[0], -1, -1, -1))
     dx = torch.bmm(dy.flatten(1, 2), still.transpose(1, 2))
     dx = dx.unflatten(1, dy.shape[1:3])
@@ -236,12 +317,12 @@ def _product_backward_x(dy, weight, size_h, size_w):
         torch.bmm(_positions(dy, chunk), moved[chunk[0]].transpose(1, 2),
                   out=columns.flatten(1, 2))
         taps.add(columns, chunk, dx)
-    return dx
+    return taps.unsort(dx)
 
 
 def _product_backward_weight(x, dy, size_h, size_w, branches, shared):
-    x, dy = x.contiguous(), dy.contiguous()
-    taps = _Taps(x.shape[3], (size_h, size_w), branches)
+    taps = _Taps.of(x, x.shape[3], (size_h, size_w), branches)
+    x, dy = taps.sort(x).contiguous(), dy.contiguous()
     grad = dy.flatten(1, 2)
     still = torch.bmm(x.flatten(1, 2).transpose(1, 2), grad)
     # Sums over chunks are kept in single precision at least.
@@ -252,7 +333,8 @@ def _product_backward_weight(x, dy, size_h, size_w, branches, shared):
         taps.copy(x, chunk, columns)
         moved[chunk[0]] += torch.bmm(
             columns.flatten(1, 2).transpose(1, 2), _positions(dy, chunk))
-    dweight, dbias = taps.join(still, moved, branches), grad.sum(1)
+    dweight = taps.unsort(taps.join(still, moved, branches))
+    dbias = grad.sum(1)
     if shared:
         return dweight.sum(0, keepdim=True), dbias.sum(0, keepdim=True)
     return dweight, dbias

@@ -5,7 +5,8 @@ import torch
 from definition import cycle_fc as definition
 from definition import cycle_fc_dense as dense_definition
 
-from mmcyclemlp.ops import cycle_fc, functional
+from mmcyclemlp.ops import BackendUnavailable, cycle_fc, functional
+from mmcyclemlp.ops.triton import tiles
 
 KERNELS = [(1, 3), (3, 1), (3, 3), (1, 1), (1, 7), (5, 3)]
 SHAPES = {
@@ -195,21 +196,67 @@ def test_triton_by_name(channels_last):
             assert y.is_contiguous() == (not channels_last)
 
 
-def test_default_takes_what_can_run():
-    class Map:
-        def __init__(self, dtype, is_cuda=True):
-            self.dtype, self.is_cuda = dtype, is_cuda
+class MapOnGpu:
+    """What is asked of a map before a backend is chosen."""
 
-    def resolved(x, reason=None):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(functional.triton, 'unavailable_reason',
-                          lambda x: reason)
-            return functional._resolve(None, x)
+    device = torch.device('cuda', 0)
 
-    assert resolved(Map(torch.bfloat16)) == 'triton'
-    assert resolved(Map(torch.bfloat16), 'no triton') == 'torch'
-    assert resolved(Map(torch.float32)) == 'torch'
-    assert resolved(Map(torch.bfloat16, is_cuda=False)) == 'torch'
+    def __init__(self, dtype, is_cuda=True):
+        self.dtype, self.is_cuda = dtype, is_cuda
+
+
+@pytest.fixture
+def resolve(monkeypatch):
+    """The default for a product of 64 channels, on a GPU as given."""
+    functional._log_choice.cache_clear()
+
+    def resolve(x, branches=3, channels=64, reason=None, known=None,
+                capability=(9, 0)):
+        monkeypatch.setattr(
+            functional.triton, 'unavailable_reason', lambda x: reason)
+        monkeypatch.setattr(tiles, 'MEASURED', known or {})
+        monkeypatch.setattr(
+            torch.cuda, 'get_device_capability', lambda device: capability)
+        return functional._resolve(
+            None, x, branches, channels, channels, (1, 3))
+
+    return resolve
+
+
+def known(us, torch_us, directions=('y', 'dx', 'dweight')):
+    return {(9, 0): {
+        f'{direction}-3-64-64-1x3-bfloat16':
+        [(64, 64, 32, 8, 4), us, torch_us] for direction in directions}}
+
+
+def test_default_on_a_gpu_follows_what_was_measured(resolve):
+    half = MapOnGpu(torch.bfloat16)
+    assert resolve(half) == 'torch'
+    assert resolve(half, known=known(1., 2.)) == 'triton'
+    assert resolve(half, known=known(2., 1.)) == 'torch'
+    # Half of a measurement is none, nor is one of another GPU or shape.
+    assert resolve(half, known=known(1., 2., ['y'])) == 'torch'
+    assert resolve(half, known=known(1., 2.), capability=(8, 0)) == 'torch'
+    assert resolve(half, known=known(1., 2.), channels=128) == 'torch'
+    assert resolve(half, known=known(1., 2.), branches=1) == 'torch'
+    assert resolve(half, known=known(1., 2.), reason='no triton') == 'torch'
+    assert resolve(MapOnGpu(torch.float32), known=known(1., 2.)) == 'torch'
+    assert resolve(
+        MapOnGpu(torch.bfloat16, False), known=known(1., 2.)) == 'torch'
+
+
+def test_choice_on_a_gpu_is_logged_once(resolve, caplog):
+    caplog.set_level('INFO', 'mmcyclemlp')
+    half = MapOnGpu(torch.bfloat16)
+    for _ in range(3):
+        resolve(half)
+    line, = caplog.messages
+    assert "backend='torch'" in line and '9.0' in line
+    assert "backend='triton' tries" in line
+    for _ in range(3):
+        resolve(half, known=known(1., 2.))
+    assert len(caplog.messages) == 2
+    assert "backend='triton', which was measured" in caplog.messages[1]
 
 
 @pytest.mark.parametrize('name', ['triton', 'reference'])
@@ -218,7 +265,7 @@ def test_backend_that_cannot_run_says_why(name, monkeypatch):
     module = getattr(functional, name)
     monkeypatch.setattr(
         module, 'unavailable_reason', lambda *_: 'the moon is full')
-    with pytest.raises(RuntimeError, match=f'{name}.*the moon is full'):
+    with pytest.raises(BackendUnavailable, match=f'{name}.*the moon is full'):
         cycle_fc(x, weight, bias, backend=name)
     cycle_fc(x, weight, bias)  # the best that can run is chosen all the same
 

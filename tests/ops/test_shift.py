@@ -30,10 +30,17 @@ def expected(x, weight, bias, shortcut, kernel_size):
     return y + bias[:, None, None] + shortcut
 
 
+@pytest.fixture(params=[False, True], ids=['as-they-lie', 'sorted'])
+def sorts(request, monkeypatch):
+    """Whether channels are sorted before they move, as on a GPU."""
+    monkeypatch.setattr(shift, '_sorts', lambda x: request.param)
+    return request.param
+
+
 @pytest.mark.parametrize('branches', [1, 3])
 @pytest.mark.parametrize('shared', [False, True])
 @pytest.mark.parametrize('shape', SHAPES.values(), ids=SHAPES)
-def test_product_equals_definition(shape, shared, branches):
+def test_product_equals_definition(shape, shared, branches, sorts):
     b, h, w, c = shape
     for kernel in ((1, 3), (3, 1), (3, 3), (1, 1)):
         inputs = [
@@ -52,7 +59,58 @@ def test_product_equals_definition(shape, shared, branches):
             torch.testing.assert_close(ours, other, rtol=1e-9, atol=1e-9)
 
 
-def test_product_to_second_order():
+def test_sorted_channels_are_copied_as_vectors(monkeypatch, sorts):
+    strides = set()
+    pair = shift._pair
+
+    def keep(tap, *args):
+        strides.add(tap.channels.step or 1)
+        return pair(tap, *args)
+
+    monkeypatch.setattr(shift, '_pair', keep)
+    x, dy = torch.randn(2, 3, 4, 5), torch.randn(2, 3, 4, 6)
+    weight = torch.randn(1, 3, 6, 5)
+    shift._product(x, weight, None, None, 1, 3)
+    shift._product_backward_x(dy, weight, 1, 3)
+    shift._product_backward_weight(x, dy, 1, 3, 3, True)
+    assert strides == ({1} if sorts else {3})
+
+
+@pytest.mark.parametrize('layout', [
+    torch.contiguous_format, torch.channels_last], ids=['nchw', 'nhwc'])
+def test_cycle_fc_equals_definition(layout, sorts):
+    for kernel in ((1, 3), (3, 1), (3, 3), (1, 1)):
+        x, weight, bias = (
+            torch.randn(size, dtype=torch.float64, requires_grad=True)
+            for size in ((2, 7, 5, 6), (4, 7, 1, 1), (4, )))
+        y = shift.cycle_fc_torch(
+            x.contiguous(memory_format=layout), weight, bias, kernel)
+        assert y.is_contiguous(memory_format=layout)
+        theirs = definition.cycle_fc_dense(x, weight, bias, kernel)
+        grad = torch.randn_like(theirs)
+        inputs = [x, weight, bias]
+        for ours, other in zip(
+                (y, *torch.autograd.grad(y, inputs, grad)),
+                (theirs, *torch.autograd.grad(theirs, inputs, grad))):
+            torch.testing.assert_close(ours, other, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.skipif(not HAS_CUSTOM_OP, reason='torch is older than 2.6')
+def test_compiles_without_a_break(sorts):
+    x = torch.randn(2, 7, 5, 6).to(memory_format=torch.channels_last)
+    weight = torch.randn(4, 7, 1, 1)
+    compiled = torch.compile(
+        shift.cycle_fc_torch, fullgraph=True, backend='aot_eager')
+    for inputs in ((x, weight), (x[:, :, 1:], weight)):
+        inputs = [t.detach().requires_grad_() for t in inputs]
+        y = compiled(*inputs, None, (1, 3))
+        theirs = shift.cycle_fc_torch(*inputs, None, (1, 3))
+        for a, b in zip((y, *torch.autograd.grad(y.sum(), inputs)),
+                        (theirs, *torch.autograd.grad(theirs.sum(), inputs))):
+            torch.testing.assert_close(a, b)
+
+
+def test_product_to_second_order(sorts):
     inputs = [torch.randn(size, dtype=torch.float64, requires_grad=True)
               for size in ((2, 3, 4, 5), (2, 3, 2, 5), (2, 2), (2, 3, 4, 2))]
 
@@ -64,7 +122,7 @@ def test_product_to_second_order():
 
 
 @pytest.mark.skipif(not HAS_CUSTOM_OP, reason='torch is older than 2.6')
-def test_product_is_an_op_in_good_order():
+def test_product_is_an_op_in_good_order(sorts):
     x, weight, bias, shortcut = (
         torch.randn(size, requires_grad=True)
         for size in ((2, 3, 4, 5), (2, 3, 2, 5), (2, 2), (2, 3, 4, 2)))

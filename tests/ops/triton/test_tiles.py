@@ -1,0 +1,196 @@
+"""Which tiles are launched with: measured, tuned, or by a rule."""
+
+import importlib
+
+import pytest
+import torch
+
+from mmcyclemlp import CycleNet
+from mmcyclemlp.ops.triton import tiles
+from mmcyclemlp.ops.triton.tiles import Key, Tiles, rule, short_list
+
+GPU = torch.device('cuda', 0)
+KEY = Key('y', 3, 64, 64, 1, 3, 'bfloat16')
+CHANNELS = sorted({dim for arch in CycleNet.arch_settings.values()
+                   for dim in arch['embed_dims']})
+KEYS = [Key(direction, branches, channels, channels, *kernel, dtype)
+        for direction in ('y', 'dx', 'dweight')
+        for branches, kernel in ((1, (1, 3)), (1, (3, 1)), (3, (1, 3)))
+        for channels in [5, 70, *CHANNELS]
+        for dtype in ('bfloat16', 'float16', 'float32')]
+
+
+@pytest.fixture
+def gpu(monkeypatch, tmp_path):
+    """A GPU that is not there, and an empty cache of Triton's.
+
+    ``gpu(times)`` has the tiles of the short list take these times. It
+    gives the list of what was timed.
+    """
+    pytest.importorskip('triton.knobs')
+    monkeypatch.setenv('TRITON_CACHE_DIR', str(tmp_path))
+    monkeypatch.setattr(tiles, '_tuned', {})
+    monkeypatch.setattr(
+        torch.cuda, 'get_device_capability', lambda device: (8, 9))
+    monkeypatch.setattr(torch.cuda, 'get_device_name', lambda device: 'Some')
+    timed = []
+
+    def gpu(times):
+        def do_bench(call, **options):
+            timed.append(call())
+            time = times[short_list(KEY).index(timed[-1])]
+            if isinstance(time, Exception):
+                raise time
+            return time
+
+        monkeypatch.setattr(
+            importlib.import_module('triton.testing'), 'do_bench', do_bench)
+        return timed
+
+    return gpu
+
+
+def make_call(key, device):
+    return lambda tiles: tiles
+
+
+def test_the_fastest_is_taken_and_kept(gpu):
+    listed = short_list(KEY)
+    timed = gpu([3., 2., 1.])
+    assert tiles.choose(KEY, GPU) == rule(KEY) == listed[0]
+    tiles.tune(KEY, GPU, make_call, 'source')
+    assert timed == listed and tiles.choose(KEY, GPU) == listed[2]
+    # Nothing is timed twice, in this process or in another.
+    tiles.tune(KEY, GPU, make_call, 'source')
+    tiles._tuned.clear()
+    gpu([1., 2., 3.])
+    tiles.tune(KEY, GPU, make_call, 'source')
+    assert timed == listed and tiles.choose(KEY, GPU) == listed[2]
+    # Of other kernels, or another Triton, nothing is known.
+    tiles._tuned.clear()
+    tiles.tune(KEY, GPU, make_call, 'other source')
+    assert tiles.choose(KEY, GPU) == listed[0]
+
+
+def test_what_does_not_fit_is_passed_over(gpu):
+    from triton.runtime.errors import OutOfResources
+
+    gpu([OutOfResources(9, 8, 'shared memory'), 2., 3.])
+    tiles.tune(KEY, GPU, make_call, 'source')
+    assert tiles.choose(KEY, GPU) == short_list(KEY)[1]
+
+
+def test_other_process_decides_if_it_was_first(gpu, monkeypatch):
+    # Processes of one run take the same tiles, whatever each has timed.
+    listed = short_list(KEY)
+    gpu([1., 2., 3.])
+
+    def while_another_tunes(key, device):
+        with monkeypatch.context() as patch:
+            patch.setattr(tiles, 'fastest', lambda *_: listed[2])
+            tiles.tune(key, device, make_call, 'source')
+        tiles._tuned.clear()
+        return make_call(key, device)
+
+    tiles.tune(KEY, GPU, while_another_tunes, 'source')
+    assert tiles.choose(KEY, GPU) == listed[2]
+
+
+def test_what_was_measured_comes_first(gpu, monkeypatch):
+    timed = gpu([3., 2., 1.])
+    tiles.tune(KEY, GPU, make_call, 'source')
+    timed.clear()
+    best = Tiles(32, 32, 32, 0, 2, 4)
+    monkeypatch.setattr(tiles, 'MEASURED', {(8, 9): {
+        KEY.name: [tuple(best), 5., 9.]}})
+    tiles._tuned.clear()
+    tiles.tune(KEY, GPU, make_call, 'source')
+    assert timed == [] and tiles.choose(KEY, GPU) == best
+    other = KEY._replace(channels=128)
+    assert tiles.choose(other, GPU) == rule(other)
+
+
+def test_off_a_gpu_the_rule_decides(monkeypatch):
+    monkeypatch.setattr(tiles, '_tuned', {(None, KEY): 'not this'})
+    assert tiles.choose(KEY, torch.device('cpu')) == rule(KEY)
+
+
+@pytest.mark.parametrize('key', KEYS, ids=lambda key: key.name)
+def test_tiles_suit_the_kernels(key):
+    listed = short_list(key)
+    assert listed[0] == rule(key) and 1 <= len(listed) <= 4
+    assert len(set(listed)) == len(listed)
+    for one in listed:
+        for size in (one.m, one.n, one.k):
+            # tl.dot takes powers of two, 16 or more.
+            assert size >= 16 and size & (size - 1) == 0
+        assert one.width == 0 or one.m % one.width == 0
+        assert not one.moves_last or (key.can_move_last and one.width == 0)
+
+
+def test_the_name_tells_keys_apart():
+    assert len({key.name for key in KEYS}) == len(KEYS)
+
+
+def test_a_key_is_of_channels_and_not_of_sizes():
+    keys = {Key.of('y', torch.zeros(size, dtype=torch.float16),
+                   torch.Size((groups, 3, 5, 7)), (1, 3))
+            for size in ((1, 4, 6, 7), (9, 2, 3, 7)) for groups in (1, 9)}
+    assert keys == {Key('y', 3, 7, 5, 1, 3, 'float16')}
+
+
+def test_nothing_is_tuned_while_compiling(monkeypatch):
+    product = pytest.importorskip('mmcyclemlp.ops.triton.product')
+    tuned = []
+    monkeypatch.setattr(product, '_tune', lambda *args: tuned.append(args))
+    monkeypatch.setattr(product, '_product', lambda *args: None)
+    monkeypatch.setattr(
+        torch.cuda, 'is_current_stream_capturing', lambda: capturing)
+
+    class OnGpu:
+        is_cuda = True
+
+    capturing = False
+    product.cycle_product_triton(OnGpu, None, None, None, (1, 3))
+    assert len(tuned) == 1
+    monkeypatch.setattr(product, 'is_compiling', lambda: True)
+    product.cycle_product_triton(OnGpu, None, None, None, (1, 3))
+    assert len(tuned) == 1
+    monkeypatch.setattr(product, 'is_compiling', lambda: False)
+    capturing = True
+    product.cycle_product_triton(OnGpu, None, None, None, (1, 3))
+    assert len(tuned) == 1
+
+
+@pytest.mark.parametrize('x_grad, weight_grad, directions', [
+    (False, False, ['y']), (True, False, ['y', 'dx']),
+    (False, True, ['y', 'dweight']), (True, True, ['y', 'dx', 'dweight'])])
+def test_what_the_call_needs_is_tuned(
+        monkeypatch, x_grad, weight_grad, directions):
+    product = pytest.importorskip('mmcyclemlp.ops.triton.product')
+    tuned = []
+    monkeypatch.setattr(product, 'tune', lambda key, *_: tuned.append(key))
+    monkeypatch.setattr(product, '_source', lambda: 'source')
+    monkeypatch.setattr(torch.cuda, 'device', lambda _: torch.no_grad())
+    x = torch.zeros(1, 2, 2, 7, requires_grad=x_grad)
+    weight = torch.zeros(1, 3, 5, 7, requires_grad=weight_grad)
+    product._tune(x, weight, (1, 3))
+    assert tuned == [Key(direction, 3, 7, 5, 1, 3, 'float32')
+                     for direction in directions]
+
+
+@pytest.mark.parametrize('key', [
+    Key(direction, branches, 7, 5, 1, 3, 'float32')
+    for direction in ('y', 'dx', 'dweight') for branches in (1, 3)],
+    ids=lambda key: key.name)
+def test_drawn_calls_run_the_kernel(key):
+    backend = importlib.import_module('mmcyclemlp.ops.triton')
+    reason = backend.unavailable_reason(torch.zeros(1))
+    if reason:
+        pytest.skip(reason)
+    product = importlib.import_module('mmcyclemlp.ops.triton.product')
+    call = product.make_call(key, torch.device('cpu'), (2, 3, 4))
+    results = [call(one) for one in (
+        rule(key), rule(key)._replace(m=16, n=16, k=16))]
+    assert results[0].abs().sum() > 0
+    torch.testing.assert_close(*results, rtol=1e-5, atol=1e-5)
