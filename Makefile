@@ -3,7 +3,7 @@ PYTHON ?= python3
 export PYTHON
 BIN = .venv/bin
 
-.PHONY: env demo test test-pretrain lint docs wheel test-openmmlab soak
+.PHONY: env demo test test-pretrain lint docs wheel test-openmmlab soak gpu
 
 env:
 	@tools/make_env.sh onedl .venv
@@ -44,3 +44,8 @@ test-openmmlab:
 soak: env
 	$(BIN)/python -m pytest -n 2 --soak -m soak \
 	    $(if $(DATA),--real-data $(DATA))
+
+# What only a GPU can decide, in eight minutes, with the Python of a machine
+# that has one. CONTRIBUTING says what it needs.
+gpu:
+	$(PYTHON) -W ignore -m tests.gpu --json gpu.json

@@ -1,5 +1,6 @@
 """What all tests share."""
 
+import contextlib
 import importlib.util
 import os
 import subprocess
@@ -12,7 +13,10 @@ os.environ['OMP_NUM_THREADS'] = '1'
 
 import pytest
 import torch
-import yapf  # noqa: F401  it writes a cache that one process should write
+
+# It writes a cache that one process should write.
+with contextlib.suppress(ImportError):
+    import yapf  # noqa: F401
 
 ROOT = Path(__file__).parent.parent
 

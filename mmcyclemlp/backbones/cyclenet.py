@@ -326,12 +326,13 @@ class CycleNet(nn.Module):
             Default: dict(type='LN', eps=1e-5).
         act_cfg (dict): Activation. Default: dict(type='GELU').
         backend (str | None): How the blocks run: ``'triton'`` (fused
-            kernels, on a GPU), ``'torch'`` (on any device),
-            ``'plain'`` (textbook blocks of stock operators, to be counted
-            or exported), ``'reference'`` (textbook blocks with deformable
-            convolutions, as in the official code; slow), or None for the
-            fastest that can run, ``'plain'`` while torch.jit traces. All
-            give the same up to rounding. Default: None.
+            kernels, on a GPU), ``'torch'`` (on any device), ``'plain'``
+            (textbook blocks of stock operators, to be counted or
+            exported), ``'reference'`` (textbook blocks with deformable
+            convolutions, as in the official code; slow), or None:
+            ``'triton'`` in half precision where it was measured to be
+            faster, else ``'torch'``, and ``'plain'`` while torch.jit
+            traces. All give the same up to rounding. Default: None.
         init_cfg (dict | None): ``dict(type='Pretrained', checkpoint=...)``
             with a path or URL, read by :meth:`init_weights`; ``prefix``
             names where in a whole model the backbone lies, e.g.

@@ -6,6 +6,7 @@ finds it. Several processes compile at the same time. They need no GPU.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import re
@@ -13,6 +14,7 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
+from unittest import mock
 
 import torch
 
@@ -37,9 +39,15 @@ class _AbsentGPU:
         return 0
 
 
-def without_interpreter() -> None:
-    """Have Triton compile in this process. Call it before Triton loads."""
-    os.environ.pop('TRITON_INTERPRET', None)
+@contextlib.contextmanager
+def without_interpreter():
+    """Processes that are started meanwhile compile their kernels.
+
+    Importing torch may import Triton, which reads the variable.
+    """
+    with mock.patch.dict(os.environ):
+        os.environ.pop('TRITON_INTERPRET', None)
+        yield
 
 
 def compile_kernel(capability: int, key: Key, tiles: Tiles):

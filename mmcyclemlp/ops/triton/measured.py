@@ -1,4 +1,4 @@
-"""What was measured on GPUs; ``python -m tests.gpu.adopt`` writes it.
+"""Measured on GPUs; ``python -m tests.gpu.adopt`` writes this file.
 
 By compute capability and by key (see ``tiles.Key.name``): the best tiles,
 the microseconds of the kernel, and those of the same product in backend

@@ -187,12 +187,12 @@ def backward_weight(
     return dweight.view(shape), dbias
 
 
-def make_call(
+def draw(
     key: Key,
     device: torch.device,
     shape: tuple[int, int, int] | None = None,
-) -> Callable[[Tiles], Tensor]:
-    """What runs the kernel of a key with given tiles, on drawn data.
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
+    """Random x, dy, weight, bias and shortcut of the product of a key.
 
     The map (B, H, W) is by default about as large as the one that two
     images of 800x1344 have in a network where it has so many channels.
@@ -202,20 +202,28 @@ def make_call(
     if shape is None:
         width = max(8, 336 * 64 // key.channels)
         shape = 2, width * 25 // 42, width
-    dtype, sizes = getattr(torch, key.dtype), (key.size_h, key.size_w)
-    groups, mixes = (shape[0], True) if key.branches == 3 else (1, False)
+    groups = shape[0] if key.branches == 3 else 1
+    x, dy, weight, bias = (
+        torch.randn(size, device=device).to(getattr(torch, key.dtype))
+        for size in ((*shape, key.channels), (*shape, key.outputs),
+                     (groups, key.branches, key.outputs, key.channels),
+                     (groups, key.outputs)))
+    return x, dy, weight, bias, dy if key.branches == 3 else None
 
-    def draw(*shape):
-        return torch.randn(shape, device=device).to(dtype)
 
-    x, dy = draw(*shape, key.channels), draw(*shape, key.outputs)
-    weight = draw(groups, key.branches, key.outputs, key.channels)
-    bias, shortcut = draw(groups, key.outputs), dy if mixes else None
+def make_call(
+    key: Key,
+    device: torch.device,
+    shape: tuple[int, int, int] | None = None,
+) -> Callable[[Tiles], Tensor]:
+    """What runs the kernel of a key with given tiles, on drawn data."""
+    x, dy, weight, bias, shortcut = draw(key, device, shape)
+    sizes = key.size_h, key.size_w
     calls = {
         'y': lambda tiles: forward(x, weight, bias, shortcut, *sizes, tiles),
         'dx': lambda tiles: backward_x(dy, weight, *sizes, tiles),
         'dweight': lambda tiles: backward_weight(
-            x, dy, *sizes, key.branches, not mixes, tiles)[0]}
+            x, dy, *sizes, key.branches, key.branches == 1, tiles)[0]}
     return calls[key.direction]
 
 

@@ -1,0 +1,81 @@
+"""Step ``correctness``: the tests that a GPU decides, as many at a time as
+there are cores."""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from .step import Step
+
+TESTS = Path(__file__).parents[1]
+FILES = ['gpu/test_on_gpu.py', 'ops/triton/test_product.py',
+         'ops/test_functional.py']
+# In miniature, one test of each kind that has an end soon.
+FEW = ('test_kernels_at_real_sizes or test_whole_network or '
+       'test_two_runs_are_equal')
+SHOWN = 12  # failures in the table
+
+
+class Recorder:
+    """Plugin of pytest that records each result, and keeps the time."""
+
+    def __init__(self, step: Step) -> None:
+        self.step = step
+        self.counts = dict(passed=0, failed=0, skipped=0)
+        self.failures, self.skips = [], {}
+
+    def pytest_sessionstart(self, session) -> None:
+        self.session = session
+
+    def pytest_runtest_logreport(self, report) -> None:
+        # Set-up and tear-down count where something happens in them.
+        if report.when != 'call' and report.passed:
+            return
+        self.counts[report.outcome] += 1
+        name = report.nodeid.rpartition('/')[2]
+        if report.failed:
+            crash = getattr(report.longrepr, 'reprcrash', None)
+            text = crash.message if crash else str(report.longrepr)
+            self.failures.append([name, text[:2000]])
+        elif report.skipped:
+            reason = report.longrepr[2] if isinstance(
+                report.longrepr, tuple) else str(report.longrepr)
+            self.skips[name] = reason
+        self.step.record(
+            counts=self.counts, failures=self.failures, skips=self.skips,
+            wrong=bool(self.failures), table=self.table())
+        if self.step.left() < 0:
+            self.session.shouldstop = 'the time of this step is over'
+
+    def table(self) -> list[str]:
+        lines = [', '.join(f'{number} {what}'
+                           for what, number in self.counts.items())]
+        for name, text in self.failures[:SHOWN]:
+            first = text.partition('\n')[0]
+            lines.append(f'- FAILED {name}: {first[:200]}')
+        lines += [f'- skipped: {reason}'
+                  for reason in sorted(set(self.skips.values()))]
+        return lines
+
+
+def measure(step: Step) -> None:
+    """Run the tests of the kernels and of the network on this device."""
+    arguments = ['-q', '--no-header', '-p', 'no:cacheprovider', '--tb=short',
+                 '--rootdir', TESTS.parent, '-c',
+                 TESTS.parent / 'pyproject.toml']
+    if step.miniature:
+        arguments += ['-k', FEW]
+    elif find_spec('xdist'):
+        arguments += ['-n', os.cpu_count(), '--dist', 'worksteal']
+    files = [TESTS / name for name in FILES[:2 if step.miniature else None]]
+    status = pytest.main([*map(str, [*arguments, *files])],
+                         plugins=[Recorder(step)])
+    if status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED,
+                      pytest.ExitCode.INTERRUPTED):
+        raise RuntimeError(f'pytest ended with {status!r}')
+    # Interrupted, the time was over before all were run.
+    step.record(passed=status == pytest.ExitCode.OK)

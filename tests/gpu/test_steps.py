@@ -1,0 +1,88 @@
+"""What becomes of a step that crashes, hangs or fails."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+STEPS = {
+    'done': "step.record(table=['all is well'])",
+    'failed': "step.record(n=1)\n    raise ValueError('of a test')",
+    'wrong': "step.record(table=['off by 1'], wrong=True)",
+    'skipped': "raise Skipped('nothing here')",
+    'hanging': "step.record(n=1)\n    import time\n    time.sleep(999)",
+    'crashing': '''if step.figures.get('n') == 2:
+        return step.record(table=['third try'])
+    step.record(n=step.figures.get('n', 0) + 1)
+    import os
+    os.abort()''',
+}
+
+
+@pytest.fixture(scope='module')
+def run(root, tmp_path_factory):
+    """Run one step of those above, in a package beside this one's."""
+    folder = tmp_path_factory.mktemp('other')
+    package = folder / 'tests' / 'gpu'
+    package.mkdir(parents=True)
+    here = root / 'tests' / 'gpu'
+    (package / 'step.py').write_text((here / 'step.py').read_text())
+    main = (here / '__main__.py').read_text()
+    start = main.index('STEPS = dict(')
+    end = main.index(')\n', start)
+    (package / '__main__.py').write_text(
+        f'{main[:start]}STEPS = dict.fromkeys({list(STEPS)}, 1.{main[end:]}')
+    for name, body in STEPS.items():
+        (package / f'{name}.py').write_text(
+            'from .step import Skipped\n'
+            f'def measure(step):\n    {body}\n')
+
+    def run(name, seconds=60):
+        path = folder / f'{name}.json'
+        done = subprocess.run(
+            [sys.executable, '-W', 'ignore', '-m', 'tests.gpu', name,
+             '--miniature', '--json', path, '--seconds', str(seconds)],
+            cwd=folder, capture_output=True, text=True, timeout=200,
+            env={'PYTHONPATH': str(root), 'PATH': ''})
+        known = json.loads(path.read_text())
+        return done.returncode, done.stdout, known['steps'][name]
+
+    return run
+
+
+def test_done(run):
+    status, text, step = run('done')
+    assert status == 0 and step['status'] == 'done'
+    assert 'all is well' in text
+
+
+def test_failed(run):
+    status, text, step = run('failed')
+    assert status == 1 and step['status'] == 'failed'
+    assert step['reason'] == 'ValueError: of a test'
+    assert 'of a test' in step['trace'] and step['figures'] == {'n': 1}
+    assert '## failed: failed in' in text and 'ValueError' in text
+
+
+def test_wrong(run):
+    status, text, step = run('wrong')
+    assert status == 1 and step['status'] == 'done' and 'off by 1' in text
+
+
+def test_skipped(run):
+    status, text, step = run('skipped')
+    assert status == 0 and step['status'] == 'skipped'
+    assert 'nothing here' in text
+
+
+def test_hanging_is_cut_short_and_keeps_its_figures(run):
+    status, _, step = run('hanging', 40)
+    assert status == 0 and step['status'] == 'cut short'
+    assert step['figures'] == {'n': 1} and step['seconds'] < 200
+
+
+def test_crashing_goes_on_where_it_was(run):
+    status, text, step = run('crashing')
+    assert status == 0 and step['status'] == 'done'
+    assert 'third try' in text and step['figures']['n'] == 2

@@ -1,0 +1,266 @@
+"""Step ``tiles``: time a grid of tiles for each kernel."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import statistics
+from concurrent.futures import ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+
+import torch
+
+from mmcyclemlp import CycleNet
+from mmcyclemlp.benchmark.bench import FLUSH_BYTES, distance
+from mmcyclemlp.benchmark.timing import elapsed
+from mmcyclemlp.ops import shift  # noqa: F401  it registers ops
+from mmcyclemlp.ops.triton.tiles import Key, Tiles, rule, short_list
+
+from .compiler import resources, without_interpreter
+from .step import Step
+
+SAMPLES, REPEATS = 5, 4
+TOLERANCE = 2e-2  # |difference| / |backend 'torch'|, in half precision
+COMPILING = 0.35  # of the time that is left, at most, for each compilation
+DIRECTIONS = ('y', 'dx', 'dweight')
+
+
+def groups(miniature: bool) -> list[list[Key]]:
+    """Keys that are compiled together, most decisive first."""
+    if miniature:
+        return [[Key('y', 3, 16, 16, 1, 3, 'float16'),
+                 Key('dx', 1, 16, 16, 3, 1, 'float16'),
+                 Key('dweight', 3, 16, 16, 1, 3, 'float16')]]
+    return [[Key(direction, branches, channels, channels, *kernel, 'bfloat16')
+             for channels in CycleNet.arch_settings[arch]['embed_dims']
+             for direction in DIRECTIONS for kernel in kernels]
+            for branches, kernels in ((3, [(1, 3)]), (1, [(1, 3), (3, 1)]))
+            for arch in ('b1', 'b5')]
+
+
+def first_grid(key: Key) -> list[Tiles]:
+    """The rule's tiles, the short list, and a grid of m, n, k and stages."""
+    start = rule(key)
+    written = key.channels if key.direction == 'dx' else key.outputs
+    found = [*short_list(key)]
+    for m in (64, 128):
+        for n in (64, 128):
+            for k in (32, 64):
+                for stages in (1, 3):
+                    if n == 64 or written > 64:
+                        found.append(start._replace(
+                            m=m, n=n, k=k, stages=stages,
+                            warps=4 if m * n < 2**13 else 8))
+    return list(dict.fromkeys(found))
+
+
+def second_grid(best: Tiles, key: Key, hopper: bool) -> list[Tiles]:
+    """Neighbors of the best tiles so far."""
+    found = [best._replace(warps=2 * best.warps),
+             best._replace(warps=best.warps // 2),
+             best._replace(stages=2), best._replace(stages=4),
+             best._replace(m=best.m // 2), best._replace(m=2 * best.m),
+             best._replace(n=2 * best.n), best._replace(k=2 * best.k)]
+    if hopper:
+        found.append(best._replace(ctas=2))
+    if best.moves_last:
+        found.append(best._replace(moves_last=False))
+    else:
+        found += [best._replace(width=width) for width in (0, 8, 16)]
+        if key.can_move_last:
+            found.append(best._replace(width=0, moves_last=True))
+    return [one for one in dict.fromkeys(found)
+            if one != best and one.warps in (1, 2, 4, 8, 16)
+            and 32 <= one.m <= 256]
+
+
+class Tuning:
+    """The figures of this step, and how they come about."""
+
+    def __init__(self, step: Step) -> None:
+        self.step = step
+        self.capability = (torch.cuda.get_device_capability()
+                           if step.device.type == 'cuda' else (9, 0))
+        self.pool = self.flush = None
+        if step.device.type == 'cuda':
+            self.flush = torch.empty(FLUSH_BYTES, dtype=torch.int8,
+                                     device=step.device)
+        figures = step.figures
+        figures.setdefault('keys', {})
+        figures['capability'] = self.capability
+        if figures.get('at'):
+            # The process that recorded this did not come back.
+            name, tiles = figures['at']
+            figures['keys'][name]['tiles'].append(
+                dict(tiles=tiles, failed='the process crashed'))
+        if 'ceilings' not in figures:
+            step.record(at=None, ceilings=self.ceilings())
+
+    def seconds(self, call) -> float:
+        """Median time of a call whose inputs are not in the cache."""
+        repeats = 1 if self.step.miniature else REPEATS
+        return statistics.median(
+            elapsed(call, self.step.device, repeats, self.flush)
+            for _ in range(SAMPLES))
+
+    def ceilings(self) -> dict:
+        """Bytes/s of a copy, and operations/s of a product of matrices."""
+        size = 2**6 if self.step.miniature else 2**13
+        a, b = (torch.randn(size, size, device=self.step.device).bfloat16()
+                for _ in '12')
+        big = torch.empty(size**2 * 16, dtype=torch.int8,
+                          device=self.step.device)
+        target = torch.empty_like(big)
+        self.seconds(lambda: a @ b)
+        return dict(
+            bytes=2 * big.numel() / self.seconds(lambda: target.copy_(big)),
+            operations=2 * size**3 / self.seconds(lambda: a @ b))
+
+    def floor(self, key: Key, x, dy, weight, shortcut) -> float:
+        """Seconds for what the kernel has to move and to multiply."""
+        nbytes = sum(t.nbytes for t in (x, dy, weight))
+        if shortcut is not None and key.direction == 'y':
+            nbytes += shortcut.nbytes
+        columns = 7 / 3 if key.branches == 3 else 1
+        operations = 2 * x.numel() * key.outputs * columns
+        ceilings = self.step.figures['ceilings']
+        return max(nbytes / ceilings['bytes'],
+                   operations / ceilings['operations'])
+
+    def compile(self, wanted: list[tuple[Key, Tiles]]) -> list:
+        """Compile in parallel. Returns what was compiled, in order."""
+        capability = 10 * self.capability[0] + self.capability[1]
+        if self.pool is None:
+            workers = 1 if self.step.miniature else max(1, os.cpu_count() - 1)
+            self.pool = ProcessPoolExecutor(workers, get_context('spawn'))
+        with without_interpreter():
+            futures = [self.pool.submit(resources, capability, tuple(key),
+                                        tuple(tiles))
+                       for key, tiles in wanted]
+        wait(futures, COMPILING * self.step.left())
+        done = []
+        for (key, tiles), future in zip(wanted, futures):
+            if future.cancel() or not future.done():
+                continue
+            error = future.exception()
+            if error is None:
+                done.append((key, tiles, future.result()))
+            elif isinstance(error, BrokenProcessPool):
+                # Tiles that crash the compiler take the others along.
+                self.pool = None
+            else:
+                self.note(key, tiles,
+                          failed=f'{type(error).__name__}: {error}'[:300])
+        return done
+
+    def note(self, key: Key, tiles: Tiles, **known) -> None:
+        of_key = self.step.figures['keys'].setdefault(
+            key.name, dict(tiles=[]))
+        of_key['tiles'].append(dict(tiles=tiles, **known))
+
+    def known(self, key: Key) -> dict[Tiles, dict]:
+        of_key = self.step.figures['keys'].get(key.name, dict(tiles=[]))
+        return {Tiles(*one['tiles']): one for one in of_key['tiles']}
+
+    def best(self, key: Key) -> Tiles | None:
+        timed = {tiles: one['us'] for tiles, one in self.known(key).items()
+                 if 'us' in one}
+        return min(timed, key=timed.get, default=None)
+
+    def time(self, key: Key, compiled: list[tuple[Tiles, dict]]) -> None:
+        """Check and time the tiles of a key."""
+        product = importlib.import_module('mmcyclemlp.ops.triton.product')
+        shape = (2, 3, 4) if self.step.miniature else None
+        torch.manual_seed(0)
+        tensors = product.draw(key, self.step.device, shape)
+        torch.manual_seed(0)
+        call = product.make_call(key, self.step.device, shape)
+        in_torch = torch_call(key, *tensors)
+        expected = in_torch()
+        of_key = self.step.figures['keys'].setdefault(
+            key.name, dict(tiles=[]))
+        if 'torch_us' not in of_key:
+            x, dy, weight, _, shortcut = tensors
+            of_key |= dict(
+                torch_us=1e6 * self.seconds(in_torch),
+                floor_us=1e6 * self.floor(key, x, dy, weight, shortcut))
+            self.step.figures['keys'][key.name] = of_key
+        for tiles, needs in compiled:
+            if self.step.left() < 1:
+                return
+            self.step.record(at=[key.name, tiles])
+            self.note(key, tiles, **needs, **self.attempt(
+                call, tiles, expected))
+        self.step.record(at=None, table=self.table())
+
+    def attempt(self, call, tiles, expected) -> dict:
+        from triton.runtime.errors import OutOfResources
+
+        try:
+            error = distance([call(tiles)], [expected])
+            if error > TOLERANCE:
+                return dict(failed=f'wrong: off by {error:.1e}', error=error)
+            return dict(us=1e6 * self.seconds(lambda: call(tiles)),
+                        error=error)
+        except OutOfResources as refusal:
+            return dict(failed=str(refusal)[:300])
+
+    def table(self) -> list[str]:
+        """A line for each key: the best tiles and what they stand beside."""
+        lines = ['key | us | of floor | rule us | torch us | registers, '
+                 'spilled | m n k width warps stages ctas last']
+        for name, of_key in self.step.figures['keys'].items():
+            timed = [one for one in of_key['tiles'] if 'us' in one]
+            failed = [one for one in of_key['tiles']
+                      if 'wrong' in one.get('failed', '')
+                      or 'crashed' in one.get('failed', '')]
+            if timed:
+                best = min(timed, key=lambda one: one['us'])
+                text = ' '.join(map(str, map(int, best['tiles'])))
+                lines.append(
+                    f'{name.replace("-bfloat16", "")} | {best["us"]:.1f} | '
+                    f'{of_key["floor_us"] / best["us"]:.0%} | '
+                    f'{timed[0]["us"]:.1f} | {of_key["torch_us"]:.1f} | '
+                    f'{best["registers"]}, {best["spilled"]} | {text}')
+            lines += [f'- {name} {one["tiles"]}: {one["failed"]}'
+                      for one in failed]
+        return lines
+
+
+def torch_call(key: Key, x, dy, weight, bias, shortcut):
+    """The same product in backend ``'torch'``."""
+    ops, sizes = torch.ops.mmcyclemlp, (key.size_h, key.size_w)
+    calls = {
+        'y': lambda: ops.product_torch(x, weight, bias, shortcut, *sizes),
+        'dx': lambda: ops.product_torch_backward_x(dy, weight, *sizes),
+        'dweight': lambda: ops.product_torch_backward_weight(
+            x, dy, *sizes, key.branches, key.branches == 1)[0]}
+    return calls[key.direction]
+
+
+@torch.no_grad()
+def measure(step: Step) -> None:
+    """Compile and time two grids for each group of keys."""
+    tuning = Tuning(step)
+    hopper = tuning.capability >= (9, 0)
+
+    def second(key):
+        best = tuning.best(key)
+        return [] if best is None else second_grid(best, key, hopper)
+
+    for group in groups(step.miniature):
+        for grid in (first_grid, second):
+            wanted = []
+            for key in group:
+                known = tuning.known(key)
+                listed = grid(key)[:2 if step.miniature else None]
+                wanted += [(key, tiles) for tiles in listed
+                           if tiles not in known]
+            # Neighboring keys of a group are ready at about the same time.
+            compiled = tuning.compile(wanted)
+            for key in group:
+                tuning.time(key, [(tiles, needs) for one, tiles, needs
+                                  in compiled if one == key])
+            if step.left() < 2:
+                return
