@@ -117,7 +117,8 @@ def run_steps(args) -> None:
         start = time.monotonic()
         for _ in range(CRASHES):
             known = read(args.json)
-            known['steps'].get(name, {}).pop('status', None)
+            for key in ('status', 'reason', 'trace'):
+                known['steps'].get(name, {}).pop(key, None)
             write(args.json, known)
             print(f'[{args.seconds - left:4.0f} s] {name}', file=sys.stderr,
                   flush=True)

@@ -93,9 +93,11 @@ class Tuning:
             # The process that recorded this did not come back.
             name, tiles = figures['at']
             figures['keys'][name]['tiles'].append(
-                dict(tiles=tiles, failed='the process crashed'))
+                dict(tiles=tiles, failed='the process crashed',
+                     fault=True))
+        figures['at'] = None
         if 'ceilings' not in figures:
-            step.record(at=None, ceilings=self.ceilings())
+            step.record(ceilings=self.ceilings())
 
     def seconds(self, call) -> float:
         """Median time of a call whose inputs are not in the cache."""
@@ -172,9 +174,8 @@ class Tuning:
         """Check and time the tiles of a key."""
         product = importlib.import_module('mmcyclemlp.ops.triton.product')
         shape = (2, 3, 4) if self.step.miniature else None
-        torch.manual_seed(0)
+        # Both are of the same data.
         tensors = product.draw(key, self.step.device, shape)
-        torch.manual_seed(0)
         call = product.make_call(key, self.step.device, shape)
         in_torch = torch_call(key, *tensors)
         expected = in_torch()
@@ -195,16 +196,18 @@ class Tuning:
         self.step.record(at=None, table=self.table())
 
     def attempt(self, call, tiles, expected) -> dict:
-        from triton.runtime.errors import OutOfResources
-
+        """Seconds and error of a call, or why there are none."""
         try:
             error = distance([call(tiles)], [expected])
             if error > TOLERANCE:
-                return dict(failed=f'wrong: off by {error:.1e}', error=error)
+                return dict(failed=f'wrong: off by {error:.1e}', fault=True)
             return dict(us=1e6 * self.seconds(lambda: call(tiles)),
                         error=error)
-        except OutOfResources as refusal:
-            return dict(failed=str(refusal)[:300])
+        except Exception as refusal:
+            if self.flush is not None:
+                # After an illegal access this raises, and ends the process.
+                torch.cuda.synchronize()
+            return dict(failed=f'{type(refusal).__name__}: {refusal}'[:300])
 
     def table(self) -> list[str]:
         """A line for each key: the best tiles and what they stand beside."""
@@ -212,9 +215,7 @@ class Tuning:
                  'spilled | m n k width warps stages ctas last']
         for name, of_key in self.step.figures['keys'].items():
             timed = [one for one in of_key['tiles'] if 'us' in one]
-            failed = [one for one in of_key['tiles']
-                      if 'wrong' in one.get('failed', '')
-                      or 'crashed' in one.get('failed', '')]
+            failed = [one for one in of_key['tiles'] if one.get('fault')]
             if timed:
                 best = min(timed, key=lambda one: one['us'])
                 text = ' '.join(map(str, map(int, best['tiles'])))

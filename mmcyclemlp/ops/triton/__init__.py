@@ -42,6 +42,8 @@ def unavailable_reason(x: Tensor) -> str | None:
         return f'it needs triton 3.2 or later, got {_TRITON}'
     if x.dtype not in _DTYPES:
         return f'it needs float32, float16 or bfloat16, got {x.dtype}'
+    if x.is_cuda and torch.version.hip is not None:
+        return 'it needs an NVIDIA GPU, and this torch is for AMD ones'
     if x.is_cuda:
         capability = torch.cuda.get_device_capability(x.device)
         if capability < (8, 0):

@@ -194,6 +194,7 @@ def draw(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
     """Random x, dy, weight, bias and shortcut of the product of a key.
 
+    They are the same at each call, and torch's random state stays as it is.
     The map (B, H, W) is by default about as large as the one that two
     images of 800x1344 have in a network where it has so many channels.
     Each image has a weight of its own if there are three branches, as in
@@ -203,8 +204,10 @@ def draw(
         width = max(8, 336 * 64 // key.channels)
         shape = 2, width * 25 // 42, width
     groups = shape[0] if key.branches == 3 else 1
+    generator = torch.Generator(device).manual_seed(0)
     x, dy, weight, bias = (
-        torch.randn(size, device=device).to(getattr(torch, key.dtype))
+        torch.randn(size, device=device, generator=generator).to(
+            getattr(torch, key.dtype))
         for size in ((*shape, key.channels), (*shape, key.outputs),
                      (groups, key.branches, key.outputs, key.channels),
                      (groups, key.outputs)))

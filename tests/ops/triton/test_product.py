@@ -439,15 +439,24 @@ def test_unavailable_reason(monkeypatch, change, x, message):
     assert re.search(message, reason)
 
 
-def test_old_gpu_is_a_reason(monkeypatch):
-    class OnOldGpu:
+@pytest.mark.parametrize('capability, version, hip, reason', [
+    ((7, 5), '3.2.0', None, r'8\.0 or higher, got 7\.5'),
+    ((8, 0), '3.2.0', None, None),
+    ((9, 0), '3.3.1', None, r'triton 3\.4.*9\.0, got 3\.3\.1'),
+    ((9, 0), '3.4.0', None, None),
+    ((9, 0), '3.4.0', '6.4', 'NVIDIA'),
+])
+def test_what_a_gpu_needs(monkeypatch, capability, version, hip, reason):
+    class OnGpu:
         is_cuda, dtype, device = True, torch.float16, 'cuda:0'
 
     monkeypatch.setattr(backend, '_HAS_CUSTOM_OP', True)
-    monkeypatch.setattr(backend, '_TRITON', '3.2.0')
+    monkeypatch.setattr(backend, '_TRITON', version)
+    monkeypatch.setattr(torch.version, 'hip', hip)
     monkeypatch.setattr(
-        torch.cuda, 'get_device_capability', lambda device: (7, 5))
-    assert '7.5' in backend.unavailable_reason(OnOldGpu)
+        torch.cuda, 'get_device_capability', lambda device: capability)
+    found = backend.unavailable_reason(OnGpu)
+    assert re.search(reason, found) if reason else found is None
 
 
 def test_interpreter_is_no_gpu_but_will_do(monkeypatch):

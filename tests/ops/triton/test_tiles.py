@@ -189,7 +189,10 @@ def test_drawn_calls_run_the_kernel(key):
     if reason:
         pytest.skip(reason)
     product = importlib.import_module('mmcyclemlp.ops.triton.product')
+    # Training after a timing goes on as without one.
+    state = torch.get_rng_state()
     call = product.make_call(key, torch.device('cpu'), (2, 3, 4))
+    assert torch.equal(torch.get_rng_state(), state)
     results = [call(one) for one in (
         rule(key), rule(key)._replace(m=16, n=16, k=16))]
     assert results[0].abs().sum() > 0
