@@ -3,7 +3,8 @@ PYTHON ?= python3
 export PYTHON
 BIN = .venv/bin
 
-.PHONY: env demo test test-pretrain lint docs wheel test-openmmlab soak gpu
+.PHONY: env demo test test-pretrain lint docs wheel test-openmmlab soak gpu \
+	gpu-wheels
 
 env:
 	@tools/make_env.sh onedl .venv
@@ -15,12 +16,14 @@ test: env
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 # ImageNet and timm need torchvision, which no CPU build of torch brings along.
+# So does part of the measurement on a GPU.
 test-pretrain:
 	@tools/make_env.sh pretrain .venv-pretrain
 	.venv-pretrain/bin/python -m pytest -n 2 tests/configs/test_imagenet.py \
 	    tests/engine/test_class_data.py tests/engine/test_classification.py \
 	    tests/tools/test_classifier.py tests/docs/test_pretrain.py \
-	    tests/test_timm.py tests/docs/test_plain_pytorch.py
+	    tests/test_timm.py tests/docs/test_plain_pytorch.py \
+	    tests/gpu/test_miniature.py tests/gpu/test_without_mmcv_ops.py
 
 lint: env
 	$(BIN)/ruff check .
@@ -49,3 +52,7 @@ soak: env
 # that has one. CONTRIBUTING says what it needs.
 gpu:
 	$(PYTHON) -W ignore -m tests.gpu --json gpu.json
+
+# Wheels that such a machine lacks, for its step with whole models.
+gpu-wheels:
+	tests/gpu/collect_wheels.sh $(PYTHON)

@@ -233,6 +233,8 @@ def test_default_on_a_gpu_follows_what_was_measured(resolve):
     half = MapOnGpu(torch.bfloat16)
     assert resolve(half) == 'torch'
     assert resolve(half, known=known(1., 2.)) == 'triton'
+    assert resolve(
+        MapOnGpu(torch.float16), known=known(1., 2.)) == 'triton'
     assert resolve(half, known=known(2., 1.)) == 'torch'
     # Half of a measurement is none, nor is one of another GPU or shape.
     assert resolve(half, known=known(1., 2., ['y'])) == 'torch'

@@ -1,0 +1,1 @@
+"""A package, since another one of this name may be installed."""
