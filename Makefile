@@ -49,9 +49,9 @@ soak: env
 	    $(if $(DATA),--real-data $(DATA))
 
 # What only a GPU can decide, in eight minutes, with the Python of a machine
-# that has one. CONTRIBUTING says what it needs.
+# that has one. CONTRIBUTING says what it needs. JSON=PATH takes the figures.
 gpu:
-	$(PYTHON) -W ignore -m tests.gpu --json gpu.json
+	$(PYTHON) -W ignore -m tests.gpu --json $(or $(JSON),gpu.json)
 
 # Wheels that such a machine lacks, for its step with whole models.
 gpu-wheels:

@@ -29,13 +29,19 @@ def _sorts(x: Tensor) -> bool:
     return not x.is_cpu
 
 
-def _order(channels, period, device):
-    """The channels sorted by offset, and the inverse of that order."""
-    # What a CUDA graph allocates holds nothing before its first replay.
-    if is_compiling() or (device.type == 'cuda'
-                          and torch.cuda.is_current_stream_capturing()):
-        return _make_order(channels, period, device)
-    return _kept_order(channels, period, device)
+def _order(x, channels, period):
+    """The channels sorted by offset, and the inverse of that order.
+
+    They are kept for ``x`` that are plain tensors in the default stream.
+    Fake tensors, inference tensors and what is captured in a CUDA graph
+    are of no use afterwards.
+    """
+    if is_compiling() or type(x) is not Tensor or (
+            x.is_cuda and torch.cuda.current_stream(x.device)
+            != torch.cuda.default_stream(x.device)):
+        return _make_order(channels, period, x.device)
+    with torch.inference_mode(False):
+        return _kept_order(channels, period, x.device)
 
 
 def _make_order(channels, period, device):
@@ -66,7 +72,7 @@ def _move(x: Tensor, kernel_size: tuple[int, int], sign: int,
     height, width = x.shape[-2:]
     if sort:
         order, inverse = _order(
-            x.shape[1], kernel_size[0] * kernel_size[1], x.device)
+            x, x.shape[1], kernel_size[0] * kernel_size[1])
         x = _select(x, order) if sign > 0 else x
     out = torch.empty_like(x)
     # Channels whose offsets agree move together, in one copy.
@@ -132,8 +138,7 @@ def cycle_fc_torch(
         return F.conv2d(moved, weight, bias)
     weight = weight.flatten(1)
     if sort:
-        order, _ = _order(
-            x.shape[1], kernel_size[0] * kernel_size[1], x.device)
+        order, _ = _order(x, x.shape[1], kernel_size[0] * kernel_size[1])
         weight = weight.index_select(1, order)
     y = F.linear(moved.permute(0, 2, 3, 1), weight, bias)
     return y.permute(0, 3, 1, 2)
@@ -153,20 +158,20 @@ class _Taps:
     """The channels of all branches, sorted by where they are read.
 
     Those read in place (``still``) multiply as they lie, for all branches
-    at once. Those that move are copied to columns. With ``sort_on`` given,
-    a device, all of this is about channels in the order of :meth:`sort`.
+    at once. Those that move are copied to columns. With ``sorted_like``
+    given, a map, all is about channels in the order of :meth:`sort`.
     """
 
-    def __init__(self, channels, kernel_size, branches, sort_on=None):
+    def __init__(self, channels, kernel_size, branches, sorted_like=None):
         self.still, self.moving, self.num_columns = [], [], 0
         self.order = self.inverse = None
-        if sort_on is not None:
+        if sorted_like is not None:
             self.order, self.inverse = _order(
-                channels, kernel_size[0] * kernel_size[1], sort_on)
+                sorted_like, channels, kernel_size[0] * kernel_size[1])
         for branch, kernel in enumerate(
                 branch_kernels(kernel_size, branches)):
             for group, dy, dx in _classes(
-                    channels, kernel, sort_on is not None):
+                    channels, kernel, sorted_like is not None):
                 start = self.num_columns
                 if (dy, dx) == (0, 0):
                     self.still.append((branch, group))
@@ -178,7 +183,7 @@ class _Taps:
     @classmethod
     def of(cls, x, channels, kernel_size, branches):
         return cls(channels, kernel_size, branches,
-                   x.device if _sorts(x) else None)
+                   x if _sorts(x) else None)
 
     def sort(self, tensor):
         """Sort the last dimension, which has the channels of the input."""

@@ -31,7 +31,7 @@ from .step import Skipped, Step, read, write
 # Seconds of each step, most decisive first.
 STEPS = dict(correctness=60, tiles=150, layers=80, backbones=120, models=60,
              export=10)
-CRASHES = 3  # after so many a step is not tried again
+TRIES = 8  # of a step that crashes
 
 
 def parse_args(argv):
@@ -70,9 +70,7 @@ def inside(args) -> int:
         traceback.print_exc()
         result = dict(status='failed', trace=traceback.format_exc(),
                       reason=f'{type(error).__name__}: {error}'[:500])
-    known = read(args.json)
-    known['steps'].setdefault(name, {}).update(result)
-    write(args.json, known)
+    step.end_with(**result)
     return int(result['status'] == 'failed')
 
 
@@ -85,16 +83,17 @@ def run_step(name, args, seconds) -> dict:
     if args.miniature:
         environment |= dict(TRITON_INTERPRET='1', CUDA_VISIBLE_DEVICES='')
     process = subprocess.Popen(list(map(str, command)), env=environment,
-                               start_new_session=True)
+                               process_group=0)
     late = False
     try:
         process.wait(seconds + 5)
     except subprocess.TimeoutExpired:
         late = True
-    # What the step has started ends with it.
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    finally:
+        # What the step has started ends with it.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
     known = read(args.json)
     step = known['steps'].setdefault(name, {})
     if late:
@@ -115,7 +114,7 @@ def run_steps(args) -> None:
         seconds = left * STEPS[name] / sum(map(STEPS.get, waiting))
         waiting = rest
         start = time.monotonic()
-        for _ in range(CRASHES):
+        for _ in range(TRIES):
             known = read(args.json)
             for key in ('status', 'reason', 'trace'):
                 known['steps'].get(name, {}).pop(key, None)
@@ -155,7 +154,14 @@ def main(argv=None) -> int:
     if args.inside:
         return inside(args)
     device = torch.device('cpu' if args.miniature else 'cuda')
-    write(args.json, dict(machine=machine(device), steps={}))
+    found, known = machine(device), read(args.json)
+    # The other steps of a file are kept if they are of the same GPU.
+    same = known['machine'].get('gpu') == found.get('gpu')
+    steps = {name: step for name, step in known['steps'].items()
+             if same and name not in args.steps}
+    write(args.json, dict(machine=found, steps=steps))
+    # Ends the step, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     run_steps(args)
     return print_tables(args)
 

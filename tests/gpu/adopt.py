@@ -30,11 +30,11 @@ MEASURED = {measured}
 
 
 def best_tiles(keys: dict) -> dict:
-    """The entry of each key that has tiles which are right."""
+    """The entry of each key whose best tiles were proved to be right."""
     entries = {}
     for name, of_key in sorted(keys.items()):
         timed = [one for one in of_key['tiles'] if 'us' in one]
-        if timed:
+        if timed and 'proved' in min(timed, key=lambda one: one['us']):
             best = min(timed, key=lambda one: one['us'])
             entries[name] = (tuple(best['tiles']), round(best['us'], 2),
                              round(of_key['torch_us'], 2))

@@ -18,10 +18,11 @@ def measured(tmp_path):
     folder = tmp_path / 'mmcyclemlp' / 'ops' / 'triton'
     folder.mkdir(parents=True)
     (tmp_path / 'docs').mkdir()
-    timed = [dict(tiles=[64, 64, 32, 8, 4, 1, 1, False], us=9.0),
-             dict(tiles=[128, 64, 32, 8, 8, 3, 1, False], us=7.123),
-             dict(tiles=[128, 64, 64, 8, 8, 3, 1, False], us=7.5),
-             dict(tiles=[32, 64, 64, 8, 8, 3, 1, False],
+    timed = [dict(tiles=[64, 64, 32, 8, 4, 1, False], us=9.0),
+             dict(tiles=[128, 64, 32, 8, 8, 3, False], us=7.123,
+                  proved=1e-3),
+             dict(tiles=[128, 64, 64, 8, 8, 3, False], us=7.5),
+             dict(tiles=[32, 64, 64, 8, 8, 3, False],
                   failed='wrong: off by 1.0e+00')]
     return tmp_path, dict(
         machine=dict(gpu='NVIDIA H200', date='2026-11-27T12:00+00:00',
@@ -47,7 +48,7 @@ def test_the_default_follows_what_was_adopted(measured, monkeypatch):
     key = tiles.Key('y', 3, 64, 64, 1, 3, 'bfloat16')
     assert key.name == NAMES[0]
     assert tiles.measured(key, (9, 0)) == (
-        (128, 64, 32, 8, 8, 3, 1, False), 7.12, 20.)
+        (128, 64, 32, 8, 8, 3, False), 7.12, 20.)
     import torch
 
     shape = 3, 64, 64, (1, 3), torch.bfloat16
@@ -67,8 +68,12 @@ def test_the_default_follows_what_was_adopted(measured, monkeypatch):
     (lambda known: known['steps'].pop('correctness'), 'have not passed'),
     (lambda known: known['steps']['tiles']['figures'].update(keys={}),
      'no tiles'),
+    (lambda known: [one.pop('proved', None) for of_key in
+                    known['steps']['tiles']['figures']['keys'].values()
+                    for one in of_key['tiles']], 'no tiles'),
     (lambda known: known['steps'].pop('tiles'), 'no tiles'),
-], ids=['cpu', 'wrong', 'cut-short', 'unchecked', 'untimed', 'no-tiles'])
+], ids=['cpu', 'wrong', 'cut-short', 'unchecked', 'untimed', 'unproved',
+        'no-tiles'])
 def test_what_is_not_proved_is_refused(measured, spoil, message, capsys):
     root, known = measured
     spoil(known)

@@ -57,6 +57,7 @@ def test_kernels_are_checked_compiled_and_timed(measurement):
         for one in of_key['tiles']:
             assert one['us'] > 0 and one['registers'] > 0
             assert one['error'] < 2e-2
+        assert sum('proved' in one for one in of_key['tiles']) >= 1
 
 
 def run(root, *args, expect):

@@ -34,14 +34,27 @@ MAPS = ([(64, 200, 336), (128, 100, 168), (320, 50, 84), (512, 25, 42),
 DTYPES = ([torch.bfloat16, torch.float16, torch.float32] if ON_GPU
           else [torch.float16, torch.float32])
 # Largest |difference| / |expected| of a tensor.
-BOUNDS = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1.5e-2}
+BOUNDS = {torch.float32: 3e-5, torch.float16: 2e-3, torch.bfloat16: 1.5e-2}
 TINY = dict(embed_dims=(8, 12, 16, 24), depths=(1, 1, 1, 1),
             mlp_ratios=(2, 2, 2, 2))
 
 
+@pytest.fixture(autouse=True)
+def _tiles_of_the_rule(monkeypatch):
+    """Nothing is tuned while other processes use the same GPU."""
+    if REASON is None:
+        product = importlib.import_module('mmcyclemlp.ops.triton.product')
+        monkeypatch.setattr(product, '_tune', lambda *_: None)
+
+
 def distance(a, b):
-    """|a - b| / |b| in double precision; what is not finite gives no 0."""
+    """|a - b| / |b| in double precision. What is not finite is infinite.
+
+    One number that is far off counts as well, however many are right.
+    """
     a, b = a.detach().double(), b.detach().double()
+    if not a.isfinite().all() or (a - b).abs().max() > 0.1 * b.abs().max():
+        return float('inf')
     return float((a - b).norm() / b.norm())
 
 
@@ -60,6 +73,125 @@ def with_gradients(product, tensors, kernel_size):
     inputs = [t.detach().requires_grad_() for t in inputs]
     y = product(*inputs, kernel_size)
     return [y, *torch.autograd.grad(y, inputs, grad)]
+
+
+SMALL_CASE = '''
+import torch
+from mmcyclemlp.ops.triton import product
+for branches in (1, 3):
+    tensors = [torch.randn(shape, device='cuda').bfloat16().requires_grad_()
+               for shape in ((2, 9, 17, 70), (2, branches, 67, 70), (2, 67),
+                             (2, 9, 17, 67))]
+    for kernel_size in ((1, 3), (3, 1)):
+        # The op itself tunes nothing.
+        y = torch.ops.mmcyclemlp.product_triton(*tensors, *kernel_size)
+        y.sum().backward()
+torch.cuda.synchronize()
+print('all were run')
+'''
+
+
+@needs_gpu
+def test_compute_sanitizer_finds_nothing(root, tmp_path):
+    tool = shutil.which('compute-sanitizer') or '/usr/local/cuda/bin/' \
+        'compute-sanitizer'
+    if not Path(tool).exists():
+        pytest.skip('compute-sanitizer is not installed')
+    try:
+        done = subprocess.run(
+            [tool, '--tool', 'memcheck', '--report-api-errors', 'no',
+             '--error-exitcode', '9', sys.executable, '-W', 'ignore', '-c',
+             SMALL_CASE],
+            env=dict(os.environ, PYTORCH_NO_CUDA_MEMORY_CACHING='1',
+                     PYTHONPATH=os.pathsep.join(
+                         [str(root), os.environ.get('PYTHONPATH', '')])),
+            capture_output=True, text=True, timeout=55, cwd=tmp_path)
+    except subprocess.TimeoutExpired:
+        pytest.skip('compute-sanitizer takes too long here')
+    text = done.stdout + done.stderr
+    if 'Device not supported' in text:
+        pytest.skip('compute-sanitizer does not support this device')
+    assert done.returncode == 0 and 'all were run' in done.stdout, (
+        text[-2000:])
+
+
+def textbook(net):
+    """The same network as the paper has it."""
+    reason = reference.unavailable_reason()
+    other = CycleNet(net.arch, fork_last3=False,
+                     backend='plain' if reason else 'reference')
+    other.load_state_dict(net.state_dict())
+    return other.to(DEVICE)
+
+
+def network(name, arch='b1' if ON_GPU else TINY):
+    """A network with weights that no branch vanishes with."""
+    torch.manual_seed(0)
+    net = CycleNet(arch, fork_last3=False, backend=name)
+    for weight in net.parameters():
+        if weight.dim() > 1:
+            weight.data = torch.randn_like(weight) / weight[0].numel()**0.5
+    return net.to(DEVICE)
+
+
+def maps_and_gradients(net, image, dtype):
+    with torch.autocast(DEVICE, dtype, enabled=dtype != torch.float32), (
+            # Convolutions in single precision are TF32 otherwise.
+            torch.backends.cudnn.flags(enabled=True, allow_tf32=False)):
+        maps = net(image)
+        # A norm comes before the maps, so sums of squares would not change.
+        torch.manual_seed(1)
+        loss = sum((y * torch.randn(y.shape).bfloat16().to(y)).sum()
+                   for y in maps)
+        grads = torch.autograd.grad(loss, list(net.parameters()))
+    return [*maps, torch.cat([g.flatten() for g in grads])]
+
+
+def test_network_compiles_once_without_a_break():
+    from torch._dynamo.utils import counters
+
+    # One block a stage: more take longer, and show the same.
+    arch = dict(CycleNet.arch_settings['b1'], depths=(1, 1, 1, 1))
+    net = network('triton', arch if ON_GPU else TINY).eval()
+    torch._dynamo.reset()
+    counters.clear()
+    compiled = torch.compile(net, fullgraph=True, dynamic=True,
+                             backend='inductor' if ON_GPU else 'aot_eager')
+    # In each stage, the mixer takes the same way for all of these.
+    sizes = ([(800, 1344), (832, 1216), (768, 1280)] if ON_GPU
+             else [(64, 96), (80, 96), (64, 80)])
+    for batch, size in enumerate(sizes, 2):
+        image = torch.randn(batch, 3, *size, device=DEVICE)
+        with torch.no_grad(), torch.autocast(
+                DEVICE, torch.bfloat16, enabled=ON_GPU):
+            for a, b in zip(compiled(image), net(image)):
+                assert distance(a, b) < 3 * BOUNDS[DTYPES[0]]
+    assert counters['stats']['unique_graphs'] == 1
+
+
+@pytest.mark.parametrize('branches', [1, 3])
+def test_more_than_2_31_elements(branches):
+    # The last rows against the same rows on a map of their own.
+    side, rows, channels = (5824, 8, 64) if ON_GPU else (24, 4, 16)
+    dtype = DTYPES[0]
+    assert not ON_GPU or side * side * channels > 2**31
+    x = torch.zeros(1, side, side, channels, dtype=dtype, device=DEVICE)
+    dy = torch.zeros_like(x)
+    x[:, -rows - 1:] = torch.randn_like(x[:, -rows - 1:])
+    dy[:, -rows + 1:] = torch.randn_like(dy[:, -rows + 1:])
+    weight = torch.randn(1, branches, channels, channels,
+                         device=DEVICE).to(dtype)
+    bias = torch.randn(1, channels, device=DEVICE).to(dtype)
+    results = []
+    for map_x, map_dy in ((x, dy), (x[:, -rows - 1:], dy[:, -rows - 1:])):
+        inputs = [t.detach().requires_grad_() for t in (map_x, weight, bias)]
+        y = backend.cycle_product_triton(*inputs, None, (3, 1))
+        dx, dweight, dbias = torch.autograd.grad(y, inputs, map_dy)
+        results.append([y[:, -rows:].detach().clone(),
+                        dx[:, -rows:].clone(), dweight, dbias])
+        del y, dx
+    for a, b in zip(*results):
+        assert distance(a, b) < BOUNDS[dtype]
 
 
 @pytest.mark.parametrize('dtype', DTYPES, ids=str)
@@ -82,6 +214,23 @@ def test_kernels_at_real_sizes(
         names = ['y', 'dx', 'dweight', 'dbias', 'dshortcut']
         for name, a, b in zip(names, ours, expected):
             assert distance(a, b) < BOUNDS[dtype], name
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize('name', ['triton', 'torch'])
+def test_whole_network_is_as_exact_as_the_textbook(name, dtype):
+    if not ON_GPU and dtype == torch.bfloat16:
+        pytest.skip("Triton's interpreter cannot multiply bfloat16")
+    net = network(name)
+    image = torch.randn(2, 3, *((256, 416) if ON_GPU else (64, 72)),
+                        device=DEVICE)
+    plain = textbook(net)
+    results = [maps_and_gradients(one, image, dtype) for one in (net, plain)]
+    exact = [t.detach() for t in maps_and_gradients(
+        plain.double(), image.double(), torch.float32)]
+    for ours, theirs, true in zip(*results, exact):
+        assert distance(ours, true) < 1.5 * distance(theirs, true) + (
+            2e-3 if dtype == torch.bfloat16 else 1e-5)
 
 
 @pytest.mark.parametrize('dtype', DTYPES, ids=str)
@@ -114,96 +263,6 @@ def test_runs_at_real_sizes_are_equal_bit_for_bit(branches):
         again = with_gradients(backend.cycle_product_triton, tensors, (1, 3))
         for a, b in zip(first, again):
             assert torch.equal(a, b)
-
-
-@pytest.mark.parametrize('branches', [1, 3])
-def test_more_than_2_31_elements(branches):
-    # The last rows against the same rows on a map of their own.
-    side, rows, channels = (5824, 8, 64) if ON_GPU else (24, 4, 16)
-    dtype = DTYPES[0]
-    assert not ON_GPU or side * side * channels > 2**31
-    x = torch.zeros(1, side, side, channels, dtype=dtype, device=DEVICE)
-    dy = torch.zeros_like(x)
-    x[:, -rows - 1:] = torch.randn_like(x[:, -rows - 1:])
-    dy[:, -rows + 1:] = torch.randn_like(dy[:, -rows + 1:])
-    weight = torch.randn(1, branches, channels, channels,
-                         device=DEVICE).to(dtype)
-    bias = torch.randn(1, channels, device=DEVICE).to(dtype)
-    results = []
-    for map_x, map_dy in ((x, dy), (x[:, -rows - 1:], dy[:, -rows - 1:])):
-        inputs = [t.detach().requires_grad_() for t in (map_x, weight, bias)]
-        y = backend.cycle_product_triton(*inputs, None, (3, 1))
-        dx, dweight, dbias = torch.autograd.grad(y, inputs, map_dy)
-        results.append([y[:, -rows:].detach(), dx[:, -rows:], dweight, dbias])
-        del y, dx
-    for a, b in zip(*results):
-        assert distance(a, b) < BOUNDS[dtype]
-
-
-def textbook(net):
-    """The same network as the paper has it."""
-    reason = reference.unavailable_reason()
-    other = CycleNet(net.arch, fork_last3=False,
-                     backend='plain' if reason else 'reference')
-    other.load_state_dict(net.state_dict())
-    return other.to(DEVICE)
-
-
-def network(name):
-    """b1 or a tiny network, with weights that no branch vanishes with."""
-    torch.manual_seed(0)
-    net = CycleNet('b1' if ON_GPU else TINY, fork_last3=False, backend=name)
-    for weight in net.parameters():
-        if weight.dim() > 1:
-            weight.data = torch.randn_like(weight) / weight[0].numel()**0.5
-    return net.to(DEVICE)
-
-
-def maps_and_gradients(net, image, dtype):
-    with torch.autocast(DEVICE, dtype, enabled=dtype != torch.float32):
-        maps = net(image)
-    loss = sum((y.to(image.dtype) * torch.linspace(
-        -1, 1, y.shape[1], device=DEVICE)[:, None, None]).square().mean()
-        for y in maps)
-    grads = torch.autograd.grad(loss, list(net.parameters()))
-    return [*maps, torch.cat([g.flatten() for g in grads])]
-
-
-@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize('name', ['triton', 'torch'])
-def test_whole_network_is_as_exact_as_the_textbook(name, dtype):
-    if not ON_GPU and dtype == torch.bfloat16:
-        pytest.skip("Triton's interpreter cannot multiply bfloat16")
-    net = network(name)
-    image = torch.randn(2, 3, *((256, 416) if ON_GPU else (64, 72)),
-                        device=DEVICE)
-    plain = textbook(net)
-    results = [maps_and_gradients(one, image, dtype) for one in (net, plain)]
-    exact = [t.detach() for t in maps_and_gradients(
-        plain.double(), image.double(), torch.float32)]
-    for ours, theirs, true in zip(*results, exact):
-        assert distance(ours, true) < 1.5 * distance(theirs, true) + (
-            1e-3 if dtype == torch.bfloat16 else 1e-5)
-
-
-def test_network_compiles_once_without_a_break():
-    from torch._dynamo.utils import counters
-
-    net = network('triton').eval()
-    torch._dynamo.reset()
-    counters.clear()
-    compiled = torch.compile(net, fullgraph=True, dynamic=True,
-                             backend='inductor' if ON_GPU else 'aot_eager')
-    # In each stage, the mixer takes the same way for all of these.
-    sizes = ([(800, 1344), (832, 1216), (768, 1280)] if ON_GPU
-             else [(64, 96), (80, 96), (64, 80)])
-    for batch, size in enumerate(sizes, 2):
-        image = torch.randn(batch, 3, *size, device=DEVICE)
-        with torch.no_grad(), torch.autocast(
-                DEVICE, torch.bfloat16, enabled=ON_GPU):
-            for a, b in zip(compiled(image), net(image)):
-                assert distance(a, b) < BOUNDS[DTYPES[0]]
-    assert counters['stats']['unique_graphs'] == 1
 
 
 @needs_gpu
@@ -276,35 +335,6 @@ def test_default_runs_on_both_layouts(layout):
                         backend='plain')
     for dtype in DTYPES:
         # Convolutions in single precision are TF32 otherwise.
-        with torch.backends.cudnn.flags(allow_tf32=False):
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             y = cycle_fc(x.to(dtype), weight.to(dtype), bias.to(dtype))
         assert distance(y, expected) < BOUNDS[dtype]
-
-
-SMALL_CASE = '''
-import torch
-from mmcyclemlp.ops.triton import cycle_product_triton
-for branches in (1, 3):
-    tensors = [torch.randn(shape, device='cuda').bfloat16().requires_grad_()
-               for shape in ((2, 9, 17, 70), (2, branches, 67, 70), (2, 67),
-                             (2, 9, 17, 67))]
-    for kernel_size in ((1, 3), (3, 1)):
-        cycle_product_triton(*tensors, kernel_size).sum().backward()
-torch.cuda.synchronize()
-'''
-
-
-@needs_gpu
-def test_compute_sanitizer_finds_nothing(root, tmp_path):
-    tool = shutil.which('compute-sanitizer') or '/usr/local/cuda/bin/' \
-        'compute-sanitizer'
-    if not Path(tool).exists():
-        pytest.skip('compute-sanitizer is not installed')
-    done = subprocess.run(
-        [tool, '--tool', 'memcheck', '--error-exitcode', '9', sys.executable,
-         '-W', 'ignore', '-c', SMALL_CASE],
-        env=dict(os.environ, PYTORCH_NO_CUDA_MEMORY_CACHING='1',
-                 PYTHONPATH=os.pathsep.join(
-                     [str(root), os.environ.get('PYTHONPATH', '')])),
-        capture_output=True, text=True, timeout=50, cwd=tmp_path)
-    assert done.returncode == 0, (done.stdout + done.stderr)[-2000:]

@@ -26,6 +26,7 @@ def run(root, tmp_path_factory):
     folder = tmp_path_factory.mktemp('other')
     package = folder / 'tests' / 'gpu'
     package.mkdir(parents=True)
+    (folder / 'tests' / '__init__.py').write_text('')
     here = root / 'tests' / 'gpu'
     (package / 'step.py').write_text((here / 'step.py').read_text())
     main = (here / '__main__.py').read_text()
@@ -46,19 +47,19 @@ def run(root, tmp_path_factory):
             cwd=folder, capture_output=True, text=True, timeout=200,
             env={'PYTHONPATH': str(root), 'PATH': ''})
         known = json.loads(path.read_text())
-        return done.returncode, done.stdout, known['steps'][name]
+        return done.returncode, done.stdout, known['steps'][name], path
 
     return run
 
 
 def test_done(run):
-    status, text, step = run('done')
+    status, text, step, _ = run('done')
     assert status == 0 and step['status'] == 'done'
     assert 'all is well' in text
 
 
 def test_failed(run):
-    status, text, step = run('failed')
+    status, text, step, _ = run('failed')
     assert status == 1 and step['status'] == 'failed'
     assert step['reason'] == 'ValueError: of a test'
     assert 'of a test' in step['trace'] and step['figures'] == {'n': 1}
@@ -66,23 +67,32 @@ def test_failed(run):
 
 
 def test_wrong(run):
-    status, text, step = run('wrong')
+    status, text, step, _ = run('wrong')
     assert status == 1 and step['status'] == 'done' and 'off by 1' in text
 
 
 def test_skipped(run):
-    status, text, step = run('skipped')
+    status, text, step, _ = run('skipped')
     assert status == 0 and step['status'] == 'skipped'
     assert 'nothing here' in text
 
 
 def test_hanging_is_cut_short_and_keeps_its_figures(run):
-    status, _, step = run('hanging', 40)
+    status, _, step, _ = run('hanging', 40)
     assert status == 0 and step['status'] == 'cut short'
     assert step['figures'] == {'n': 1} and step['seconds'] < 200
 
 
+def test_steps_of_another_run_are_kept(run):
+    *_, path = run('skipped')
+    known = json.loads(path.read_text())
+    known['steps']['other'] = dict(status='done')
+    path.write_text(json.dumps(known))
+    run('skipped')
+    assert set(json.loads(path.read_text())['steps']) == {'skipped', 'other'}
+
+
 def test_crashing_goes_on_where_it_was(run):
-    status, text, step = run('crashing')
+    status, text, step, _ = run('crashing')
     assert status == 0 and step['status'] == 'done'
     assert 'third try' in text and step['figures']['n'] == 2

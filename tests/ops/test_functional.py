@@ -226,7 +226,7 @@ def resolve(monkeypatch):
 def known(us, torch_us, directions=('y', 'dx', 'dweight')):
     return {(9, 0): {
         f'{direction}-3-64-64-1x3-bfloat16':
-        [(64, 64, 32, 8, 4), us, torch_us] for direction in directions}}
+        ((64, 64, 32, 8, 4), us, torch_us) for direction in directions}}
 
 
 def test_default_on_a_gpu_follows_what_was_measured(resolve):

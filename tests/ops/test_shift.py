@@ -95,6 +95,32 @@ def test_cycle_fc_equals_definition(layout, sorts):
             torch.testing.assert_close(ours, other, rtol=1e-9, atol=1e-9)
 
 
+def test_training_after_inference_mode(sorts):
+    # Nothing that inference leaves behind may get into a graph.
+    shift._kept_order.cache_clear()
+    x = torch.randn(2, 7, 5, 6).to(memory_format=torch.channels_last)
+    weight = torch.randn(4, 7, 1, 1, requires_grad=True)
+    with torch.inference_mode():
+        expected = shift.cycle_fc_torch(x, weight, None, (1, 3))
+    y = shift.cycle_fc_torch(x, weight, None, (1, 3))
+    y.sum().backward()
+    assert torch.equal(y, expected)
+
+
+def test_eager_after_fake_tensors_and_the_other_way(sorts):
+    from torch._subclasses import FakeTensorMode
+
+    shift._kept_order.cache_clear()
+    x = torch.randn(2, 7, 5, 6).to(memory_format=torch.channels_last)
+    weight = torch.randn(4, 7, 1, 1)
+    for _ in range(2):
+        with FakeTensorMode() as mode:
+            fake = shift.cycle_fc_torch(
+                mode.from_tensor(x), mode.from_tensor(weight), None, (1, 3))
+        y = shift.cycle_fc_torch(x, weight, None, (1, 3))
+        assert y.shape == fake.shape and y.stride() == fake.stride()
+
+
 @pytest.mark.skipif(not HAS_CUSTOM_OP, reason='torch is older than 2.6')
 def test_compiles_without_a_break(sorts):
     x = torch.randn(2, 7, 5, 6).to(memory_format=torch.channels_last)

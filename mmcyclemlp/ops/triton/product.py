@@ -81,7 +81,7 @@ def options(tiles: Tiles, dtype: torch.dtype) -> dict:
     """What every kernel is launched with."""
     return dict(
         BLOCK_M=tiles.m, BLOCK_N=tiles.n, PRECISION=_precision(dtype),
-        num_warps=tiles.warps, num_stages=tiles.stages, num_ctas=tiles.ctas)
+        num_warps=tiles.warps, num_stages=tiles.stages)
 
 
 def _launch(kernel, grid, tiles, *args, **constants):
@@ -201,7 +201,7 @@ def draw(
     the mixer.
     """
     if shape is None:
-        width = max(8, 336 * 64 // key.channels)
+        width = max(8, min(336, 336 * 64 // max(key.channels, key.outputs)))
         shape = 2, width * 25 // 42, width
     groups = shape[0] if key.branches == 3 else 1
     generator = torch.Generator(device).manual_seed(0)
@@ -259,8 +259,10 @@ def cycle_product_triton(
     On a GPU it first tunes what the call needs. It does not while
     torch.compile traces, nor while a CUDA graph is captured.
     """
-    if not is_compiling() and x.is_cuda and not (
-            torch.cuda.is_current_stream_capturing()):
+    # A fake tensor is a subclass of Tensor.
+    if not is_compiling() and x.is_cuda and type(x) is Tensor and (
+            x.numel() > 0
+            and not torch.cuda.is_current_stream_capturing()):
         _tune(x, weight, kernel_size)
     return _product(x, weight, bias, shortcut, kernel_size)
 

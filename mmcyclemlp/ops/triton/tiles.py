@@ -6,6 +6,7 @@ the size of the images. So images of all sizes share one kernel.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from functools import cache
 from hashlib import sha256
@@ -33,7 +34,6 @@ class Tiles(NamedTuple):
     width: int
     warps: int
     stages: int = 1
-    ctas: int = 1
     moves_last: bool = False
 
 
@@ -149,23 +149,29 @@ def tune(key: Key, device: torch.device,
         source: What the result depends on besides key and device, such as
             the hash of the kernels.
     """
-    if (device.index, key) in _tuned or measured(
+    tiles = short_list(key)
+    if len(tiles) < 2 or (device.index, key) in _tuned or measured(
             key, torch.cuda.get_device_capability(device)):
         return
     from triton.runtime.cache import get_cache_manager
 
-    tiles = short_list(key)
     text = json.dumps([key, tiles, source,
                        torch.cuda.get_device_name(device)])
     cache = get_cache_manager(sha256(text.encode()).hexdigest())
     name = f'{key.name}.json'
+    best = None
     if cache.get_file(name) is None:
         best = fastest(tiles, make_call(key, device))
-        # Another process may have finished first, and then it decides.
+        # Another process may have finished first, and then it decides. The
+        # folder may be read-only.
         if cache.get_file(name) is None:
-            cache.put(json.dumps(best), name, binary=False)
-    with open(cache.get_file(name)) as file:
-        _tuned[device.index, key] = Tiles(*json.load(file))
+            with contextlib.suppress(OSError):
+                cache.put(json.dumps(best), name, binary=False)
+    path = cache.get_file(name)
+    if path is not None:
+        with open(path) as file:
+            best = Tiles(*json.load(file))
+    _tuned[device.index, key] = best
 
 
 def fastest(tiles: list[Tiles], call: Callable[[Tiles], None]) -> Tiles:

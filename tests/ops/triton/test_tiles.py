@@ -96,11 +96,28 @@ def test_other_process_decides_if_it_was_first(gpu, monkeypatch):
     assert tiles.choose(KEY, GPU) == listed[2]
 
 
+def test_a_read_only_cache_is_no_error(gpu, monkeypatch):
+    def refuse(self, *args, **options):
+        raise OSError('read-only file system')
+
+    gpu([3., 1., 2.])
+    manager = importlib.import_module('triton.runtime.cache').FileCacheManager
+    monkeypatch.setattr(manager, 'put', refuse)
+    tiles.tune(KEY, GPU, make_call, 'source')
+    assert tiles.choose(KEY, GPU) == short_list(KEY)[1]
+
+
+def test_one_candidate_is_not_timed(gpu):
+    timed = gpu([1., 1., 1.])
+    tiles.tune(KEY._replace(dtype='float32'), GPU, make_call, 'source')
+    assert timed == []
+
+
 def test_what_was_measured_comes_first(gpu, monkeypatch):
     timed = gpu([3., 2., 1.])
     tiles.tune(KEY, GPU, make_call, 'source')
     timed.clear()
-    best = Tiles(32, 32, 32, 0, 2, 4)
+    best = Tiles(32, 32, 32, 0, 2, 4, False)
     monkeypatch.setattr(tiles, 'MEASURED', {(8, 9): {
         KEY.name: [tuple(best), 5., 9.]}})
     tiles._tuned.clear()
@@ -139,6 +156,23 @@ def test_a_key_is_of_channels_and_not_of_sizes():
     assert keys == {Key('y', 3, 7, 5, 1, 3, 'float16')}
 
 
+@pytest.mark.parametrize('channels, outputs', [
+    (1, 1), (3, 64), (8, 512), (64, 64), (768, 768), (1024, 1)])
+def test_drawn_maps_are_small(monkeypatch, channels, outputs):
+    product = pytest.importorskip('mmcyclemlp.ops.triton.product')
+    drawn = []
+
+    def randn(size, **options):
+        drawn.append(torch.Size(size).numel())
+        return torch.zeros(1)
+
+    monkeypatch.setattr(torch, 'randn', randn)
+    product.draw(Key('y', 3, channels, outputs, 1, 3, 'float32'),
+                 torch.device('cpu'))
+    # About as many numbers as the first map of b1 has at 800x1344.
+    assert max(drawn) <= 2 * 200 * 336 * 64
+
+
 def test_nothing_is_tuned_while_compiling(monkeypatch):
     product = pytest.importorskip('mmcyclemlp.ops.triton.product')
     tuned = []
@@ -148,18 +182,27 @@ def test_nothing_is_tuned_while_compiling(monkeypatch):
         torch.cuda, 'is_current_stream_capturing', lambda: capturing)
 
     class OnGpu:
-        is_cuda = True
+        is_cuda, numel = True, lambda self: 1
 
+    monkeypatch.setattr(product, 'Tensor', OnGpu)
     capturing = False
-    product.cycle_product_triton(OnGpu, None, None, None, (1, 3))
-    assert len(tuned) == 1
+
+    def call(x=None):
+        product.cycle_product_triton(
+            x or OnGpu(), None, None, None, (1, 3))
+        return len(tuned)
+
+    assert call() == 1
     monkeypatch.setattr(product, 'is_compiling', lambda: True)
-    product.cycle_product_triton(OnGpu, None, None, None, (1, 3))
-    assert len(tuned) == 1
+    assert call() == 1
     monkeypatch.setattr(product, 'is_compiling', lambda: False)
     capturing = True
-    product.cycle_product_triton(OnGpu, None, None, None, (1, 3))
-    assert len(tuned) == 1
+    assert call() == 1
+    capturing = False
+    # Fake tensors are of a subclass.
+    assert call(type('Fake', (OnGpu, ), {})()) == 1
+    monkeypatch.setattr(OnGpu, 'numel', lambda self: 0)
+    assert call() == 1
 
 
 @pytest.mark.parametrize('x_grad, weight_grad, directions', [
