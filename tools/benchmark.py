@@ -59,7 +59,8 @@ definition there is "wrong" in place of a time, and the exit status is 1.""",
             deformable convolution), and F.linear, which moves nothing
   mixer     the token mixer of a block, with its shortcut, at each stage
   backbone  inference: CycleNet in several ways; beside the first arch
-            other backbones too, from timm or torchvision
+            other backbones too, from timm or torchvision, as they are and
+            compiled
   train     the same for forward and backward pass (half precision:
             autocast), and the memory they take beside weights and image
   scaling   ours at 1, 2 and 16 times the area
@@ -140,7 +141,7 @@ def main(argv=None) -> int:
     for question in args.questions:
         print('', *table(question, [
             case for case in cases if case.question == question],
-            args.device), sep='\n')
+            known.get('gpu')), sep='\n')
     return int(at_fault(cases))
 
 

@@ -10,31 +10,37 @@ from pathlib import Path
 
 import torch
 
+from ..ops import BackendUnavailable
 from .calls import make_net
-from .contenders import LeftOut
+from .contenders import Contender, LeftOut
 
 STATUS, CLEAR = Path('/proc/self/status'), Path('/proc/self/clear_refs')
 
 
-def peak_on_cpu(name, arch, size, batch, dtype) -> int | None:
+def peak_on_cpu(contender: Contender, case) -> int | None:
     """Bytes that a step of a contender adds; None where Linux is missing.
 
     Measured by this module run as a command, with the threads of here.
     """
     if not CLEAR.exists():
         return None
-    asked = dict(name=name, arch=arch, size=size, batch=batch, dtype=dtype,
+    asked = dict({key: case.settings[key] for key in ('arch', 'size',
+                                                      'batch')},
+                 dtype=case.dtype, contender=contender,
                  threads=torch.get_num_threads())
     done = subprocess.run(
         [sys.executable, '-W', 'ignore', '-m', __name__, json.dumps(asked)],
         # Where it finds the very package that this is.
         cwd=Path(__file__).parents[2], capture_output=True, text=True)
     if done.returncode != 0:
-        raise LeftOut(done.stderr.strip().split('\n')[-1])
-    return int(done.stdout.split()[-1])
+        raise RuntimeError(done.stderr.strip().split('\n')[-1])
+    answer = json.loads(done.stdout.split('\n')[-2])
+    if isinstance(answer, str):
+        raise LeftOut(answer)
+    return answer
 
 
-def added_by_step(name, arch, size, batch, dtype) -> int:
+def added_by_step(contender, arch, size, batch, dtype) -> int:
     """Bytes by which a step raises the memory of this process."""
 
     def status(key):
@@ -42,7 +48,7 @@ def added_by_step(name, arch, size, batch, dtype) -> int:
                              STATUS.read_text())[1]) * 1024
 
     call = make_net(torch.device('cpu'), arch, tuple(size), batch, dtype, True,
-                    name, choose_layout=False)
+                    Contender(*contender))
     # The peak so far was of building; ru_maxrss would be the parent's.
     CLEAR.write_text('5')
     before = status('VmRSS')
@@ -51,13 +57,16 @@ def added_by_step(name, arch, size, batch, dtype) -> int:
 
 
 def main():
-    """Print the bytes; what is asked is JSON, the only argument."""
+    """Print the bytes, or why there are none, as JSON.
+
+    What is asked is JSON, the only argument.
+    """
     asked = json.loads(sys.argv[1])
     torch.set_num_threads(asked.pop('threads'))
     try:
-        print(added_by_step(**asked))
-    except LeftOut as error:
-        sys.exit(str(error))
+        print(json.dumps(added_by_step(**asked)))
+    except (LeftOut, BackendUnavailable) as error:
+        print(json.dumps(str(error)))
 
 
 if __name__ == '__main__':

@@ -14,7 +14,8 @@ from pathlib import Path
 import torch
 
 from .bench import FEWEST_ROUNDS
-from .contenders import OFFICIAL, is_ours
+from .cases import Case
+from .contenders import OFFICIAL
 
 # Bytes/s and operations/s in half (dense) and in single precision, by
 # NVIDIA's data sheets.
@@ -52,13 +53,17 @@ def machine(device) -> dict:
     return known
 
 
-def floor(case, device) -> float | None:
-    """Seconds that the case takes at least, on a GPU whose peaks we know."""
-    if case.traffic is None or device.type != 'cuda':
+def floor(case: Case, gpu: str | None) -> float | None:
+    """Seconds that the case takes at least, on a GPU whose peaks we know.
+
+    Args:
+        case: One of a layer.
+        gpu: Name of the GPU, by CUDA. None on a CPU.
+    """
+    if case.traffic is None or gpu is None:
         return None
-    name = torch.cuda.get_device_name(device)
     for known, (bandwidth, half, single) in PEAKS.items():
-        if known in name:
+        if known in gpu:
             nbytes, operations = case.traffic
             rate = single if case.dtype == 'fp32' else half
             return max(nbytes / bandwidth, operations / rate)
@@ -70,7 +75,7 @@ def figures(row, case, official, least) -> list[str]:
     seconds, samples = row.median, [1e3 * s for s in row.samples]
     relative = official / seconds if official else 0
     if case.question == 'scaling':
-        pixels = math.prod(map(int, row.contender.split('x')))
+        pixels = math.prod(row.contender.size)
         relative = seconds * 1e9 / pixels / case.settings['batch']
     line = [short(seconds * 1e3),
             f'{short(min(samples))} .. {short(max(samples))}',
@@ -85,7 +90,18 @@ def figures(row, case, official, least) -> list[str]:
     return line
 
 
-def table(question, cases, device) -> list[str]:
+def aligned(lines: list[list[str]]) -> list[str]:
+    """The lines of a table of cells, the first of which is its head."""
+    columns = list(zip(*(
+        line + [''] * (len(lines[0]) - len(line)) for line in lines)))
+    widths = [max(map(len, column)) for column in columns]
+    text = ['| ' + ' | '.join([line[0].ljust(widths[0]), *map(
+        str.rjust, line[1:], widths[1:])]) + ' |' for line in zip(*columns)]
+    text.insert(1, '| ' + ' | '.join('-' * width for width in widths) + ' |')
+    return text
+
+
+def table(question: str, cases: list[Case], gpu: str | None) -> list[str]:
     """The lines of a table, and under it what is missing and why."""
     more = {'train': ['peak MiB']} | dict.fromkeys(
         ('op', 'mixer'), ['GB/s', 'TFLOP/s', 'of floor'])
@@ -98,7 +114,7 @@ def table(question, cases, device) -> list[str]:
             late.append(case.label)
             continue
         lines.append([case.label])
-        least = floor(case, device)
+        least = floor(case, gpu)
         if case.traffic:
             nbytes, operations = case.traffic
             lines[-1] += ['', '', '', f'{short(nbytes / 1e6)} MB',
@@ -111,18 +127,13 @@ def table(question, cases, device) -> list[str]:
             if row.samples:
                 few = len(row.samples) < FEWEST_ROUNDS
                 note = f'rounds: only {len(row.samples)}' if few else ''
-            lines.append([f'  {row.contender}', *(
+            lines.append([f'  {row.contender.label}', *(
                 figures(row, case, official, least) if row.samples
                 else [row.status])])
             if note:
                 whose, where = notes.setdefault(note, ({}, {}))
-                whose[row.contender] = where[case.label] = None
-    columns = list(zip(*(
-        line + [''] * (len(lines[0]) - len(line)) for line in lines)))
-    widths = [max(map(len, column)) for column in columns]
-    text = ['| ' + ' | '.join([line[0].ljust(widths[0]), *map(
-        str.rjust, line[1:], widths[1:])]) + ' |' for line in zip(*columns)]
-    text.insert(1, '| ' + ' | '.join('-' * width for width in widths) + ' |')
+                whose[row.contender.label] = where[case.label] = None
+    text = aligned(lines)
     for note, (whose, where) in notes.items():
         where = ', '.join(where) if len(where) < 4 else f'{len(where)} cases'
         text.append(f'- {", ".join(whose)}: {note} ({where})')
@@ -131,20 +142,18 @@ def table(question, cases, device) -> list[str]:
     return text
 
 
-def save(path, known, cases):
+def save(path: Path, known: dict, cases: list[Case]) -> None:
     """Write the machine and every sample of the cases as JSON."""
-    cases = [{**vars(case), 'rows': list(map(vars, case.rows))}
-             for case in cases]
-    for case in cases:
-        del case['make']
-    path.write_text(json.dumps(dict(machine=known, cases=cases), indent=1))
+    path.write_text(json.dumps(
+        dict(machine=known, cases=[case.known() for case in cases]),
+        indent=1))
 
 
-def at_fault(cases) -> bool:
+def at_fault(cases: list[Case]) -> bool:
     """Whether a contender of ours is wrong, or failed."""
     # A compiler may be missing, and no peer is in our hands.
     return any(
         row.status == 'wrong' or (
-            row.status == 'failed' and is_ours(row.contender)
-            and 'compiled' not in row.contender)
+            row.status == 'failed' and row.contender.held
+            and not row.contender.compiles)
         for case in cases for row in case.rows)

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import signal
 import time
 
 import torch
+
+# Larger than any cache.
+FLUSH_BYTES = 2**30
+# Bytes a second that no GPU exceeds when it clears memory.
+_CLEARS = 8e12
+_MOST_CLEARS = 50
 
 
 class TimeUp(BaseException):
@@ -14,17 +21,22 @@ class TimeUp(BaseException):
 
 
 def elapsed(call, device, repeats=1, flush=None) -> float:
-    """Seconds a call takes, the mean of ``repeats``."""
+    """Seconds a call takes, the mean of ``repeats``.
+
+    On a GPU this is what CUDA events say. With ``flush``, a tensor larger
+    than the cache, the time to launch the call is not part of it, and
+    nothing of the input is in the cache.
+    """
     if device.type != 'cuda':
         start = time.perf_counter()
         for _ in range(repeats):
             call()
         return (time.perf_counter() - start) / repeats
+    clears = 0 if flush is None else _clears_while_launching(call, flush)
     events = []
     for _ in range(repeats):
-        if flush is not None:
-            # Nothing of the input stays in the cache, and the launches of
-            # the call are over before the GPU comes to it.
+        # The GPU is busy with these until the call is launched.
+        for _ in range(clears):
             flush.zero_()
         start, end = (torch.cuda.Event(enable_timing=True) for _ in '12')
         start.record()
@@ -33,6 +45,17 @@ def elapsed(call, device, repeats=1, flush=None) -> float:
         events.append((start, end))
     torch.cuda.synchronize()
     return sum(a.elapsed_time(b) for a, b in events) / 1e3 / repeats
+
+
+def _clears_while_launching(call, flush) -> int:
+    """How often to clear ``flush`` while the CPU launches a call."""
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    call()
+    launching = time.perf_counter() - start
+    # A second one, since this time may be shorter than the next.
+    clears = 1 + math.ceil(launching * _CLEARS / flush.nbytes)
+    return min(clears, _MOST_CLEARS)
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ import definition
 import torch
 
 from mmcyclemlp.benchmark.calls import draw, make_net
-from mmcyclemlp.benchmark.contenders import PLAIN, build_net, plain_cycle_fc
+from mmcyclemlp.benchmark.contenders import TEXTBOOK, build_net, plain_cycle_fc
 
 
 def test_definition():
@@ -16,8 +16,8 @@ def test_definition():
             plain_cycle_fc(x, weight, None, kernel),
             definition.cycle_fc(x, weight, None, kernel))
     maps = make_net(torch.device('cpu'), 'b1', None, None, 'fp32', False,
-                    PLAIN, small=True, exact=True)()
-    net = build_net('b1', PLAIN, 'cpu').double()
+                    TEXTBOOK, small=True, exact=True)()
+    net = build_net('b1', TEXTBOOK, 'cpu').double()
     image, = draw([(2, 3, 72, 104)], torch.float32, 'cpu', True)
     expected = definition.backbone(net.state_dict(), image, (2, 2, 4, 2))
     for a, b in zip(maps, expected, strict=True):

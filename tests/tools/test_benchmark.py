@@ -9,8 +9,7 @@ import torch
 
 import mmcyclemlp.backbones.cyclenet as cyclenet
 from mmcyclemlp import CycleNet
-from mmcyclemlp.benchmark import bench, calls, cases
-from mmcyclemlp.benchmark.contenders import OFFICIAL
+from mmcyclemlp.benchmark import bench, calls, cases, setup
 from mmcyclemlp.benchmark.report import short
 from mmcyclemlp.ops import reference
 
@@ -100,7 +99,7 @@ def test_training_memory(run, monkeypatch):
     monkeypatch.setattr(reference, 'unavailable_reason', lambda: 'of a test')
     status, text, rows = run('train', seconds=100)
     assert status == 0
-    assert status_of(rows, OFFICIAL) == {'fp32': 'left out'}
+    assert status_of(rows, 'official route') == {'fp32': 'left out'}
     ours, = (row for row in rows if row['contender'] == 'ours')
     gradients = 4 * sum(p.numel() for p in CycleNet('b1').parameters())
     assert gradients < ours['peak_bytes'] < 8 * gradients
@@ -181,7 +180,7 @@ def test_wrong_network_gets_no_time(question, run, no_peers, monkeypatch):
         return y if backend == 'reference' else y * 1.001
 
     monkeypatch.setattr(cyclenet, 'cycle_mixer', wrong)
-    monkeypatch.setattr(bench, 'peak_on_cpu', lambda *_, **__: None)
+    monkeypatch.setattr(setup, 'peak_on_cpu', lambda *_: None)
     status, text, rows = run(question)
     ours = 'torch' if question == 'mixer' else 'ours'
     assert status == 1 and set(status_of(rows, ours).values()) == {'wrong'}

@@ -1,0 +1,151 @@
+"""Tables of many contenders in few characters."""
+
+from __future__ import annotations
+
+import textwrap
+
+from .cases import Case, Row
+from .contenders import MODES, OFFICIAL, Contender
+from .report import floor, short
+
+# In place of a time.
+WORDS = {'no time': '', 'left out': '-', 'out of memory': 'memory',
+         'failed': 'failed', 'wrong': 'WRONG', 'measured': ''}
+
+
+def fit(lines: list[list[str]]) -> list[str]:
+    """Cells in columns: the first to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    return ['  '.join([line[0].ljust(widths[0]), *map(
+        str.rjust, line[1:], widths[1:])]).rstrip() for line in lines]
+
+
+def notes(cases: list[Case], name) -> list[str]:
+    """What failed and why, and what there was no time for.
+
+    Args:
+        cases: Those of a table.
+        name: ``(case, row)``, gives how the table calls a row.
+    """
+    reasons: dict[str, list[str]] = {}
+    late: list[str] = []
+    for case in cases:
+        for row in case.rows:
+            if row.status == 'no time':
+                late.append(name(case, row))
+            elif row.status != 'measured':
+                reasons.setdefault(f'{row.status}: {row.reason}'[:160],
+                                   []).append(name(case, row))
+    found = [f'{reason} ({", ".join(dict.fromkeys(whose))})'
+             for reason, whose in reasons.items()]
+    if late:
+        found.append(f'no time: {", ".join(dict.fromkeys(late))}')
+    return ['- ' + textwrap.shorten(line, 400) for line in found]
+
+
+def layer_table(cases: list[Case], columns: dict[str, Contender],
+                gpu: str | None) -> list[str]:
+    """Microseconds of the contenders of a layer, a line for each map.
+
+    Args:
+        cases: Forward or with gradients, of one layer.
+        columns: The contenders, by what stands over their column.
+        gpu: Name of the GPU, for the floor.
+    """
+    shown = [case for case in cases if any(row.samples for row in case.rows)]
+    late = [_map(case) for case in cases if _is_late(case)]
+    timed = {row.contender for case in shown for row in case.rows
+             if row.samples}
+    columns = {title: contender for title, contender in columns.items()
+               if contender in timed}
+    lines = [[
+        f'{cases[0].question} '
+        f'{"fwd+bwd" if cases[0].settings["backward"] else "forward"}, us',
+        'floor', *columns]]
+    for case in shown:
+        rows = {row.contender: row for row in case.rows}
+        least = floor(case, gpu)
+        lines.append([
+            _map(case), short(1e6 * least) if least else '', *(
+                _cell(rows.get(contender), 1e6)
+                for contender in columns.values())])
+    text = fit(lines) if shown else []
+    text += notes(shown, lambda case, row: row.contender.label)
+    if late:
+        text.append('- ' + textwrap.shorten(
+            f'no time for {len(late)} maps of the {lines[0][0][:-4]}: '
+            f'{", ".join(late)}', 200))
+    return text
+
+
+def _map(case):
+    n, height, width, c = case.settings['shape']
+    return f'{n}x{c}x{height}x{width}'
+
+
+def _cell(row: Row | None, scale: float, official: float | None = None
+          ) -> str:
+    """A median, and how many times as fast as the official route it is."""
+    if row is None:
+        return ''
+    if not row.samples:
+        return WORDS[row.status]
+    text = short(scale * row.median)
+    if official:
+        text += f' {official / row.median:.2f}x'
+    if row.peak_bytes is not None:
+        text += f' {row.peak_bytes / 2**20:.0f}M'
+    return text
+
+
+def net_table(cases: list[Case]) -> list[str]:
+    """Milliseconds of networks, a line for each and a column for each mode.
+
+    Behind a time stands how many times as fast as the official route it is,
+    and for a training step the memory in MiB.
+
+    Args:
+        cases: One for each arch, at one size and batch. The peers are
+            compared with the official route of the first.
+    """
+    rows = [(case, row) for case in cases for row in case.rows]
+    modes = [mode for mode in MODES if any(
+        row.samples and row.contender.mode == mode for _, row in rows)]
+    if not modes:
+        return []
+    official = {
+        case.label: next((row.median for row in case.rows
+                          if row.contender == OFFICIAL), None)
+        for case in cases}
+
+    def name(case, row):
+        if row.contender.kind == 'peer':
+            return row.contender.name
+        return f'{case.settings["name"]} {row.contender.name}'
+
+    lines: dict[str, dict[str, str]] = {}
+    for case, row in rows:
+        cell = _cell(row, 1e3, official[case.label])
+        lines.setdefault(name(case, row), {})[row.contender.mode] = cell
+    settings = cases[0].settings
+    height, width = settings['size']
+    head = (f'{cases[0].question} {height}x{width} batch '
+            f'{settings["batch"]}, ms')
+    return fit([[head, *modes], *(
+        [who, *(cells.get(mode, '') for mode in modes)]
+        for who, cells in lines.items() if any(cells.values()))]) + notes(
+            cases, lambda case, row: name(case, row) + (
+                '' if row.contender.mode == 'eager'
+                else f' {row.contender.mode}'))
+
+
+def _is_late(case):
+    return not any(row.samples for row in case.rows) and any(
+        row.status == 'no time' for row in case.rows)
+
+
+def left_out(cases: list[Case]) -> list[str]:
+    """Names the cases of which nothing was measured for lack of time."""
+    late = [case.label for case in cases if _is_late(case)]
+    return ['- ' + textwrap.shorten(f'no time: {", ".join(late)}', 600)
+            ] * bool(late)

@@ -1,0 +1,151 @@
+"""Step ``backbones``: whole networks, beside the official route and peers.
+
+Each is run as it is, compiled, and in inference as a CUDA graph. cuDNN
+chooses by its heuristics, as it does in torch by default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mmcyclemlp.benchmark.cases import Case, net_case
+from mmcyclemlp.benchmark.compact import left_out, net_table
+from mmcyclemlp.benchmark.contenders import (
+    OFFICIAL,
+    PEERS,
+    TEXTBOOK,
+    TORCH,
+    TRITON,
+    Contender,
+    peer,
+)
+from mmcyclemlp.benchmark.pool import Job
+from mmcyclemlp.benchmark.report import at_fault
+
+from .layers import run
+from .step import Step
+
+LARGE, MIDDLE, SMALL = (800, 1344), (512, 512), (224, 224)
+# (training, arch, size, batch), most decisive first. The peers stand beside
+# b2.
+CASES = [
+    (False, 'b2', LARGE, 1), (False, 'b2', LARGE, 8), (True, 'b2', LARGE, 2),
+    (False, 'b1', LARGE, 1), (False, 'b1', LARGE, 8),
+    (False, 'b2', SMALL, 128), (False, 'b1', SMALL, 128),
+    (False, 'b2', MIDDLE, 1), (False, 'b2', MIDDLE, 8),
+    (True, 'b2', MIDDLE, 8), (True, 'b1', LARGE, 2),
+    (False, 'b5', LARGE, 1), (False, 'b5', LARGE, 8),
+    (False, 'b1', MIDDLE, 1), (False, 'b1', MIDDLE, 8),
+    (True, 'b1', MIDDLE, 8), (True, 'b5', LARGE, 2),
+    (False, 'b2', LARGE, 16), (False, 'b2', MIDDLE, 16),
+    (False, 'b2', SMALL, 1), (False, 'b1', SMALL, 1),
+    (False, 'b5', SMALL, 128), (False, 'b5', MIDDLE, 1),
+    (False, 'b5', MIDDLE, 8), (True, 'b5', MIDDLE, 8),
+    (False, 'b1', LARGE, 16), (False, 'b5', LARGE, 16),
+    (False, 'b1', MIDDLE, 16), (False, 'b5', MIDDLE, 16),
+    (False, 'b5', SMALL, 1),
+]
+DECISIVE, NEXT = 3, 10  # of the cases
+LAST = 5  # rank of the least decisive contender
+# Those that the bars name.
+RIVALS = ('Swin-T', 'ConvNeXt-T')
+OTHERS = [name for name in PEERS
+          if name not in (*RIVALS, 'PoolFormer-S24')]
+TINY = dict(embed_dims=(8, 16, 24, 32), depths=(1, 1, 1, 1),
+            mlp_ratios=(2, 2, 2, 2))
+
+
+def groups(train: bool, batch: int, peers: list[str]
+           ) -> Iterator[tuple[int, list[Contender]]]:
+    """Contenders that share a process, and how decisive they are."""
+
+    def uncompiled(one):
+        # Where the GPU has much to do a graph saves nothing.
+        graph = not train and (batch == 1 or one == TRITON)
+        return [one, one.runs('graph')] if graph else [one]
+
+    for one in (OFFICIAL, TRITON, TORCH):
+        yield 0, uncompiled(one)
+    # What is compiled takes a minute, and begins before the other peers.
+    yield 1, [TRITON.runs('compiled')]
+    for name in peers:
+        yield 1 if name in RIVALS else 4, [peer(name).runs('compiled')]
+        yield 2, uncompiled(peer(name))
+    yield 3, [TEXTBOOK.runs('compiled')]
+    if batch == 1 and not train:
+        yield 3, [TRITON.runs('reduce-overhead')]
+    yield LAST, [OFFICIAL.runs('compiled')]
+
+
+def order(place: int, rank: int, job: Job) -> tuple:
+    """The key by which jobs are sorted.
+
+    Args:
+        place: Of the case in ``CASES``.
+        rank: Of the contenders, see :func:`groups`.
+    """
+    train = job.case.question == 'train'
+    if place < DECISIVE:
+        # A training step takes longest to compile.
+        last = job.compiles and not train
+        return (2 if rank > 3 else 0), rank, last, place
+    if place < NEXT:
+        return (3 if job.compiles else 1), place, rank
+    return 4, place, rank
+
+
+def plan(step: Step) -> tuple[list[Case], list[Job]]:
+    """The cases, and their jobs, most decisive first."""
+    all_cases, found = [], []
+    wanted = CASES
+    if step.miniature:
+        wanted = [(False, TINY, (64, 64), 1), (True, TINY, (64, 64), 1)]
+    for place, (train, arch, size, batch) in enumerate(wanted):
+        peers = [*RIVALS, *OTHERS] * (arch == 'b2')
+        if step.miniature:
+            peers = ['Swin-T', 'ResNet-50'] * (not train)
+        shared = list(groups(train, batch, peers))
+        if step.miniature:
+            shared = [(rank, [one for one in several if one.mode != 'graph'])
+                      for rank, several in shared if rank < LAST]
+        case = net_case(
+            train, step.device, arch, size, batch,
+            'fp32' if step.miniature else 'bf16',
+            [one for _, several in shared for one in several],
+            name='tiny' if step.miniature else None)
+        rows = {row.contender: row for row in case.rows}
+        all_cases.append(case)
+        for rank, several in shared:
+            job = Job(case, [rows[one] for one in several])
+            found.append((order(place, rank, job), job))
+    found.sort(key=lambda pair: pair[0])
+    return all_cases, [job for _, job in found]
+
+
+def table(all_cases: list[Case]) -> list[str]:
+    """A table for each size and batch, with all networks."""
+    tables: dict[tuple, list[Case]] = {}
+    for case in all_cases:
+        settings = case.settings
+        tables.setdefault(
+            (case.question, settings['size'], settings['batch']),
+            []).append(case)
+    lines = []
+    for together in tables.values():
+        lines += net_table([case for case in together if any(
+            row.samples or row.status not in ('measured', 'no time')
+            for row in case.rows)])
+    return lines + left_out(all_cases)
+
+
+def measure(step: Step) -> None:
+    """Measure inference and training step of the networks."""
+    all_cases, jobs = plan(step)
+
+    def tell():
+        step.record(
+            table=table(all_cases), wrong=at_fault(all_cases),
+            cases=[case.known() for case in all_cases
+                   if any(row.samples or row.reason for row in case.rows)])
+
+    run(step, jobs, tell)

@@ -1,0 +1,168 @@
+"""Step ``layers``: the op and the mixer beside everything they compete with.
+
+The kernels take the tiles that the step ``tiles`` has found.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+from collections.abc import Iterator
+from functools import partial
+from itertools import product
+from pathlib import Path
+
+import torch
+
+from mmcyclemlp.benchmark import calls
+from mmcyclemlp.benchmark.apart import place
+from mmcyclemlp.benchmark.cases import (
+    MIXER,
+    OP,
+    Case,
+    layer_case,
+    stages,
+)
+from mmcyclemlp.benchmark.compact import layer_table
+from mmcyclemlp.benchmark.contenders import (
+    DENSE,
+    LINEAR,
+    OFFICIAL,
+    TEXTBOOK,
+    TORCH,
+    TRITON,
+    Contender,
+)
+from mmcyclemlp.benchmark.pool import Job, Pool
+from mmcyclemlp.benchmark.preload import WITHOUT_COMPILER
+from mmcyclemlp.benchmark.report import at_fault
+from mmcyclemlp.ops.triton.measured import MEASURED
+
+from .adopt import best_tiles
+from .step import Step, read
+
+COLUMNS = {
+    'triton': TRITON, 'torch': TORCH, 'official': OFFICIAL, 'linear': LINEAR,
+    'dense': DENSE, 'dense+c': DENSE.runs('compiled'),
+    'compiled': TEXTBOOK.runs('compiled'),
+    'autotune': TEXTBOOK.runs('max-autotune'),
+}
+SIZES = [(800, 1344), (512, 512)]
+BATCHES = [1, 8, 2, 16]
+LAYERS = [MIXER, OP]
+# Seconds that compiling takes on one core: by Inductor of torch 2.11 for an
+# H100, measured without one on an AMD EPYC, 2026-11-27.
+COMPILING = dict(op=8., mixer=20., backbone=50., train=130.)
+
+
+def take_tiles(path: Path) -> None:
+    """Have the kernels launch with what this measurement has found."""
+    figures = read(path)['steps'].get('tiles', {}).get('figures', {})
+    if figures.get('keys'):
+        known = MEASURED.setdefault(tuple(figures['capability']), {})
+        known.update(best_tiles(figures['keys']))
+
+
+def begin(path: Path, log: Path, miniature: bool) -> None:
+    """What each process that measures for a step calls first."""
+    # Inductor writes much that nobody has to read.
+    with log.open('a') as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    faulthandler.enable()
+    if miniature:
+        # Nothing is compiled, and a core is left to others.
+        calls.COMPILER = 'eager'
+        torch.set_num_threads(1)
+    else:
+        take_tiles(path)
+
+
+def run(step: Step, jobs: list[Job], tell) -> None:
+    """Measure the jobs in processes until the time of the step is over."""
+    if step.miniature:
+        os.environ[WITHOUT_COMPILER] = '1'
+    workers = 1 if step.miniature else min(12, max(2, os.cpu_count() - 2))
+    rounds = 2 if step.miniature else None
+    expected = {} if step.miniature else COMPILING
+    log = step.path.with_suffix(f'.{step.name}.log')
+    start = partial(begin, step.path, log, step.miniature)
+    with place(step.device, start) as here:
+        Pool(here, step.left, workers, rounds, expected).measure(jobs, tell)
+
+
+def contenders(layer, batch: int, backward: bool) -> list[Contender]:
+    """Those of one map."""
+    found = list(COLUMNS.values())
+    if layer is MIXER:
+        found.remove(LINEAR)
+        if batch > 1:
+            # Each image would need a kernel of its own.
+            found = [one for one in found if one.kind != 'dense']
+    return found
+
+
+def cases(step: Step) -> Iterator[tuple[int, Case]]:
+    """Cases, and how decisive each is. Rank 0 is the most decisive."""
+    if step.miniature:
+        for layer, backward in product(LAYERS, (False, True)):
+            yield 0, layer_case(layer, step.device, (1, 6, 10, 16), 'fp32',
+                                backward, contenders(layer, 1, backward))
+        return
+    seen = set()
+    for arch, size, batch in product(('b2', 'b5'), SIZES, BATCHES):
+        for stage, (c, height, width, *_) in enumerate(stages(arch, size)):
+            rank = (3 * (arch == 'b5') + SIZES.index(size)
+                    + BATCHES.index(batch) // 2 + stage // 2)
+            for layer, backward in product(LAYERS, (False, True)):
+                key = layer.question, batch, c, height, width, backward
+                if key not in seen:
+                    seen.add(key)
+                    yield rank, layer_case(
+                        layer, step.device, (batch, height, width, c),
+                        'bf16', backward,
+                        contenders(layer, batch, backward))
+
+
+def jobs(ranked: list[tuple[int, Case]]) -> list[Job]:
+    """Jobs of the cases, the most decisive first."""
+    found = []
+    for rank, case in ranked:
+        parts: dict[str, list] = {}
+        for row in case.rows:
+            one = row.contender
+            part = one.label if one.compiles or one == TRITON else 'others'
+            parts.setdefault(part, []).append(row)
+        for rows in parts.values():
+            # What takes long to compile comes after other maps.
+            late = {'eager': 0, 'compiled': 1, 'max-autotune': 2}[
+                rows[-1].contender.mode]
+            late += 2 * case.settings['backward'] * (late == 2)
+            late += 2 * (rows[-1].contender.kind == 'dense') * (late > 0)
+            found.append((2 * rank + late, Job(case, rows)))
+    found.sort(key=lambda pair: pair[0])
+    return [job for _, job in found]
+
+
+def table(all_cases: list[Case], gpu: str | None) -> list[str]:
+    lines = []
+    for layer, backward in product(LAYERS, (False, True)):
+        lines += layer_table(
+            [case for case in all_cases if case.question == layer.question
+             and case.settings['backward'] == backward], COLUMNS, gpu)
+    return lines
+
+
+def measure(step: Step) -> None:
+    """Measure op and mixer on the maps of the networks."""
+    ranked = list(cases(step))
+    all_cases = [case for _, case in ranked]
+    gpu = read(step.path)['machine'].get('gpu')
+
+    def tell():
+        step.record(
+            table=table(all_cases, gpu), wrong=at_fault(all_cases),
+            cases=[case.known() for case in all_cases
+                   if any(row.samples or row.reason for row in case.rows)])
+
+    run(step, jobs(ranked), tell)
