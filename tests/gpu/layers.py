@@ -15,7 +15,6 @@ from pathlib import Path
 import torch
 
 from mmcyclemlp.benchmark import calls
-from mmcyclemlp.benchmark.apart import place
 from mmcyclemlp.benchmark.cases import (
     MIXER,
     OP,
@@ -23,7 +22,6 @@ from mmcyclemlp.benchmark.cases import (
     layer_case,
     stages,
 )
-from mmcyclemlp.benchmark.compact import layer_table
 from mmcyclemlp.benchmark.contenders import (
     DENSE,
     LINEAR,
@@ -33,12 +31,14 @@ from mmcyclemlp.benchmark.contenders import (
     TRITON,
     Contender,
 )
-from mmcyclemlp.benchmark.pool import Job, Pool
-from mmcyclemlp.benchmark.preload import WITHOUT_COMPILER
 from mmcyclemlp.benchmark.report import at_fault
 from mmcyclemlp.ops.triton.measured import MEASURED
 
 from .adopt import best_tiles
+from .apart import place
+from .compact import layer_table
+from .pool import Job, Pool
+from .preload import WITHOUT_COMPILER
 from .step import Step, read
 
 COLUMNS = {

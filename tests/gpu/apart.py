@@ -16,11 +16,11 @@ from typing import Callable, NamedTuple
 
 import torch
 
-from .bench import repeats
-from .cases import Case, Row
-from .contenders import first_line
-from .setup import SetUp
-from .timing import FLUSH_BYTES, elapsed
+from mmcyclemlp.benchmark.bench import repeats
+from mmcyclemlp.benchmark.cases import Case, Row
+from mmcyclemlp.benchmark.contenders import first_line
+from mmcyclemlp.benchmark.setup import SetUp
+from mmcyclemlp.benchmark.timing import FLUSH_BYTES, elapsed
 
 FREE = 0.25  # of the GPU's memory is left to the contenders that run
 SLOW = 0.2  # seconds of a call that is a sample by itself

@@ -23,7 +23,7 @@ def _import(name: str) -> None:
         importlib.import_module(name)
 
 
-for _name in ('mmcyclemlp.benchmark.apart', 'timm', 'torchvision', 'triton',
+for _name in ('tests.gpu.apart', 'timm', 'torchvision', 'triton',
               'torch._dynamo'):
     _import(_name)
 if WITHOUT_COMPILER not in os.environ:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import textwrap
 
-from .cases import Case, Row
-from .contenders import MODES, OFFICIAL, Contender
-from .report import floor, short
+from mmcyclemlp.benchmark.cases import Case, Row
+from mmcyclemlp.benchmark.contenders import MODES, OFFICIAL, Contender
+from mmcyclemlp.benchmark.report import floor, short
 
 # In place of a time.
 WORDS = {'no time': '', 'left out': '-', 'out of memory': 'memory',
@@ -27,20 +27,18 @@ def notes(cases: list[Case], name) -> list[str]:
         cases: Those of a table.
         name: ``(case, row)``, gives how the table calls a row.
     """
-    reasons: dict[str, list[str]] = {}
-    late: list[str] = []
+    found: dict[str, list[str]] = {}
     for case in cases:
         for row in case.rows:
-            if row.status == 'no time':
-                late.append(name(case, row))
-            elif row.status != 'measured':
-                reasons.setdefault(f'{row.status}: {row.reason}'[:160],
-                                   []).append(name(case, row))
-    found = [f'{reason} ({", ".join(dict.fromkeys(whose))})'
-             for reason, whose in reasons.items()]
-    if late:
-        found.append(f'no time: {", ".join(dict.fromkeys(late))}')
-    return ['- ' + textwrap.shorten(line, 400) for line in found]
+            mode = row.contender.mode
+            what = f'{row.status}, {mode}'
+            if row.reason and row.status != 'no time':
+                what += f': {row.reason}'[:120]
+            if row.status != 'measured':
+                found.setdefault(what, []).append(name(case, row))
+    return ['- ' + textwrap.shorten(
+        f'{what} ({", ".join(dict.fromkeys(whose))})', 250)
+        for what, whose in found.items()]
 
 
 def layer_table(cases: list[Case], columns: dict[str, Contender],
@@ -70,7 +68,7 @@ def layer_table(cases: list[Case], columns: dict[str, Contender],
                 _cell(rows.get(contender), 1e6)
                 for contender in columns.values())])
     text = fit(lines) if shown else []
-    text += notes(shown, lambda case, row: row.contender.label)
+    text += notes(shown, lambda case, row: row.contender.name)
     if late:
         text.append('- ' + textwrap.shorten(
             f'no time for {len(late)} maps of the {lines[0][0][:-4]}: '
@@ -134,9 +132,7 @@ def net_table(cases: list[Case]) -> list[str]:
     return fit([[head, *modes], *(
         [who, *(cells.get(mode, '') for mode in modes)]
         for who, cells in lines.items() if any(cells.values()))]) + notes(
-            cases, lambda case, row: name(case, row) + (
-                '' if row.contender.mode == 'eager'
-                else f' {row.contender.mode}'))
+            cases, name)
 
 
 def _is_late(case):
@@ -147,5 +143,5 @@ def _is_late(case):
 def left_out(cases: list[Case]) -> list[str]:
     """Names the cases of which nothing was measured for lack of time."""
     late = [case.label for case in cases if _is_late(case)]
-    return ['- ' + textwrap.shorten(f'no time: {", ".join(late)}', 600)
+    return ['- ' + textwrap.shorten(f'no time: {", ".join(late)}', 400)
             ] * bool(late)

@@ -21,9 +21,10 @@ from typing import Callable, NamedTuple
 
 import torch
 
+from mmcyclemlp.benchmark.bench import Run, take_turns
+from mmcyclemlp.benchmark.cases import Case, Row
+
 from .apart import FREE, Place, serve
-from .bench import Run, take_turns
-from .cases import Case, Row
 
 # Of the time that is left, setting up takes so much, and then timing so much
 # of the rest, before more contenders are set up.
@@ -148,8 +149,9 @@ class Pool:
         try:
             while (waiting or self.busy) and self.left() > SPARE:
                 ready = self.prepare(waiting)
-                ready.sort(key=lambda remote: order[id(remote.job)])
-                self.time(ready, tell)
+                if ready:
+                    ready.sort(key=lambda remote: order[id(remote.job)])
+                    self.time(ready, tell)
                 if not (ready or self.busy):
                     break
         finally:

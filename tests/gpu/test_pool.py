@@ -10,11 +10,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from mmcyclemlp.benchmark import pool
-from mmcyclemlp.benchmark.apart import FREE, place
 from mmcyclemlp.benchmark.cases import Case
 from mmcyclemlp.benchmark.contenders import Contender
-from mmcyclemlp.benchmark.preload import WITHOUT_COMPILER
+from tests.gpu import pool
+from tests.gpu.apart import FREE, place
+from tests.gpu.preload import WITHOUT_COMPILER
 
 pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='needs Linux')
 
@@ -181,7 +181,7 @@ def test_compiling_is_not_begun_too_late(monkeypatch):
 
 def say_what_is_loaded(pipe):
     pipe.send({name: name in sys.modules for name in (
-        'torch', 'mmcyclemlp.benchmark.apart', 'torch._dynamo')})
+        'torch', 'tests.gpu.apart', 'torch._dynamo')})
 
 
 def fork_badly():
@@ -206,7 +206,7 @@ def test_inductor_is_loaded_without_asking_cuda(run_python):
     done = run_python('-c', '''
 import os
 import torch
-from mmcyclemlp.benchmark import preload
+from tests.gpu import preload
 import sys
 assert 'torch._inductor.select_algorithm' in sys.modules
 if os.fork() == 0:
