@@ -12,11 +12,14 @@ import torch
 
 from mmcyclemlp.benchmark.cases import Case
 from mmcyclemlp.benchmark.contenders import Contender
+from mmcyclemlp.ops.custom_op import HAS_CUSTOM_OP
 from tests.gpu import pool
 from tests.gpu.apart import FREE, place
 from tests.gpu.preload import WITHOUT_COMPILER
 
-pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='needs Linux')
+pytestmark = pytest.mark.skipif(
+    sys.platform != 'linux' or not HAS_CUSTOM_OP,
+    reason='the measurement needs Linux and torch 2.6')
 
 
 def note(path, *words):
