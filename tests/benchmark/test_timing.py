@@ -7,8 +7,13 @@ import pytest
 import torch
 
 from mmcyclemlp.benchmark import calls, setup, timing
-from mmcyclemlp.benchmark.cases import Case, Row
-from mmcyclemlp.benchmark.contenders import OFFICIAL, TRITON
+from mmcyclemlp.benchmark.cases import Case
+from mmcyclemlp.benchmark.contenders import (
+    OFFICIAL,
+    TEXTBOOK,
+    TORCH,
+    TRITON,
+)
 
 GPU = torch.device('cuda')
 LAUNCH, KERNEL, CLEAR = 1e-4, 2e-5, 3e-4  # seconds
@@ -183,16 +188,25 @@ def test_a_graph_that_torch_compile_makes_is_recorded_first(gpu):
         assert made[-1].mode == mode
 
 
-def test_the_official_route_is_what_the_first_is_compared_with():
-    def make(contender, small=False, exact=False):
-        value = 1. if contender == OFFICIAL else 1.1
-        return lambda: [torch.full((1, ), 1. if small else value)]
+@pytest.mark.parametrize('several, traffic, error', [
+    # A network: the official route if it comes first, else the definition.
+    ([OFFICIAL, TORCH], None, .0989),
+    ([TORCH], None, .1),
+    # A layer: the definition in double precision.
+    ([OFFICIAL, TORCH], (1., 1.), .0476),
+    ([TEXTBOOK], (1., 1.), .0476),
+])
+def test_what_contenders_are_compared_with(several, traffic, error):
+    values = {OFFICIAL: 1.001, TORCH: 1.1, TEXTBOOK: 1.}
 
-    case = Case('op', '', 0, 'fp32', [OFFICIAL, TRITON._replace(
-        backend='torch')], make, '', 1., (1., 1.))
+    def make(contender, small=False, exact=False):
+        value = 1. if small else 1.05 if exact else values[contender]
+        return lambda: [torch.full((1, ), value)]
+
+    case = Case('op', '', 0, 'fp32', several, make, '', 1., traffic)
     expected, found = [], setup.SetUp(torch.device('cpu'))
-    assert found.attempt(case, case.rows[0], expected) is not None
-    assert found.attempt(case, case.rows[1], expected) is None
-    assert case.rows[1].status == 'wrong'
-    assert case.rows[1].reason.startswith('off by 1.0e-01, ')
-    assert Row(OFFICIAL).median is None
+    for row in case.rows:
+        found.attempt(case, row, expected)
+    assert row.status == 'wrong' and row.median is None
+    assert row.error == pytest.approx(error, rel=1e-3)
+    assert row.reason.startswith(f'off by {error:.1e}, ')

@@ -18,7 +18,6 @@ from mmcyclemlp.benchmark.contenders import (
     Contender,
     peer,
 )
-from mmcyclemlp.benchmark.report import at_fault
 
 from .compact import left_out, net_table
 from .layers import run
@@ -143,11 +142,4 @@ def table(all_cases: list[Case]) -> list[str]:
 def measure(step: Step) -> None:
     """Measure inference and training step of the networks."""
     all_cases, jobs = plan(step)
-
-    def tell():
-        step.record(
-            table=table(all_cases), wrong=at_fault(all_cases),
-            cases=[case.known() for case in all_cases
-                   if any(row.samples or row.reason for row in case.rows)])
-
-    run(step, jobs, tell)
+    run(step, all_cases, jobs, lambda: table(all_cases))

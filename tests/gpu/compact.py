@@ -50,28 +50,29 @@ def layer_table(cases: list[Case], columns: dict[str, Contender],
         columns: The contenders, by what stands over their column.
         gpu: Name of the GPU, for the floor.
     """
+    if not cases:
+        return []
     shown = [case for case in cases if any(row.samples for row in case.rows)]
     late = [_map(case) for case in cases if _is_late(case)]
     timed = {row.contender for case in shown for row in case.rows
              if row.samples}
     columns = {title: contender for title, contender in columns.items()
                if contender in timed}
-    lines = [[
-        f'{cases[0].question} '
-        f'{"fwd+bwd" if cases[0].settings["backward"] else "forward"}, us',
-        'floor', *columns]]
+    what = (f'{cases[0].question} '
+            f'{"fwd+bwd" if cases[0].settings["backward"] else "forward"}')
+    lines = [[f'{what}, us', 'floor', *columns]]
     for case in shown:
         rows = {row.contender: row for row in case.rows}
         least = floor(case, gpu)
         lines.append([
-            _map(case), short(1e6 * least) if least else '', *(
+            _map(case), short(1e6 * least) if least else '-', *(
                 _cell(rows.get(contender), 1e6)
                 for contender in columns.values())])
     text = fit(lines) if shown else []
     text += notes(shown, lambda case, row: row.contender.name)
     if late:
         text.append('- ' + textwrap.shorten(
-            f'no time for {len(late)} maps of the {lines[0][0][:-4]}: '
+            f'no time for {len(late)} maps of the {what}: '
             f'{", ".join(late)}', 200))
     return text
 

@@ -145,7 +145,7 @@ class Pool:
             tell: Called whenever a case was timed.
         """
         order = {id(job): place for place, job in enumerate(jobs)}
-        waiting = list(jobs)
+        waiting, ready = list(jobs), []
         try:
             while (waiting or self.busy) and self.left() > SPARE:
                 ready = self.prepare(waiting)
@@ -156,7 +156,7 @@ class Pool:
                     break
         finally:
             late = waiting + [remote.job for remote in self.busy]
-            for remote in self.busy:
+            for remote in self.busy + ready:
                 remote.end()
             self.busy.clear()
             for job in late:

@@ -3,6 +3,7 @@
 import multiprocessing
 import sys
 import time
+from multiprocessing import connection
 
 import pytest
 import torch
@@ -84,9 +85,9 @@ def test_one_process_at_a_time_is_alone():
         for _ in '12':
             pipe, theirs = context.Pipe()
             holders.append((pipe, context.Process(
-                target=hold, args=(place, theirs))))
+                target=hold, args=(place, theirs), daemon=True)))
             holders[-1][1].start()
-        ready = multiprocessing.connection.wait(
+        ready = connection.wait(
             [pipe for pipe, _ in holders], 10)
         assert len(ready) == 1
         other, = (pipe for pipe, _ in holders if pipe not in ready)

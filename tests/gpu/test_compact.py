@@ -89,6 +89,7 @@ def test_layers():
         '- no time, max-autotune (textbook)',
         '- no time for 2 maps of the mixer fwd+bwd: 2x64x20x33, 8x64x20x33']
     assert layer_table(cases[:1], columns, None)[1].split() == [
-        '1x64x20x33', '12.3', '400']
+        '1x64x20x33', '-', '12.3', '400']
+    assert layer_table([], columns, None) == []
     assert layer_table(cases[1:], columns, None)[0].startswith(
         '- no time for 2 maps')
