@@ -72,7 +72,8 @@ def drawn_together(
         a = a * scale.to(a)[:, None, None]
         proj_bias = scale.to(a)[:, None] * proj_bias
     weight = a[..., None] * branches
-    bias = (a * biases).sum(1)
+    # Autocast sums in single precision on a GPU.
+    bias = (a * biases).sum(1).to(x.dtype)
 
     if projection_pays(height * width, channels):
         weight = torch.bmm(

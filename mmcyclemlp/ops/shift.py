@@ -339,7 +339,7 @@ def _product_backward_weight(x, dy, size_h, size_w, branches, shared):
         moved[chunk[0]] += torch.bmm(
             columns.flatten(1, 2).transpose(1, 2), _positions(dy, chunk))
     dweight = taps.unsort(taps.join(still, moved, branches))
-    dbias = grad.sum(1)
+    dbias = grad.sum(1).to(x.dtype)
     if shared:
         return dweight.sum(0, keepdim=True), dbias.sum(0, keepdim=True)
     return dweight, dbias

@@ -29,7 +29,7 @@ from mmcyclemlp.benchmark.report import machine
 from .step import Skipped, Step, read, write
 
 # Seconds of each step, most decisive first.
-STEPS = dict(correctness=60, tiles=150, layers=80, backbones=120, models=60,
+STEPS = dict(correctness=60, tiles=120, layers=60, backbones=170, models=60,
              export=10)
 TRIES = 8  # of a step that crashes
 

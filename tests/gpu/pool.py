@@ -111,6 +111,14 @@ class Remote:
         self.pipe.close()
 
 
+def end_all(remotes: list[Remote]) -> None:
+    """End processes at the same time, as the driver is slow to clean up."""
+    for remote in remotes:
+        remote.process.kill()
+    for remote in remotes:
+        remote.end()
+
+
 class Pool:
     """Measures jobs in processes, for as long as there is time.
 
@@ -155,14 +163,12 @@ class Pool:
                 if not (ready or self.busy):
                     break
         finally:
-            late = waiting + [remote.job for remote in self.busy]
-            for remote in self.busy + ready:
-                remote.end()
-            self.busy.clear()
-            for job in late:
+            for job in waiting + [remote.job for remote in self.busy]:
                 for row in job.rows:
                     row.status = 'no time'
             tell()
+            end_all(self.busy + ready)
+            self.busy.clear()
 
     def prepare(self, waiting: list[Job]) -> list[Remote]:
         """Set jobs up at the same time; gives those that ended in time."""
@@ -224,8 +230,7 @@ class Pool:
                     for remote in remotes for number in remote.ready]
             end = self.left() - share
             take_turns(runs, lambda end=end: self.left() < end, self.rounds)
-            for remote in remotes:
-                remote.end()
+            end_all(remotes)
             tell()
         self.free = 1.
 

@@ -193,3 +193,38 @@ def test_errors_name_the_value(change, message):
     x, _, _, state = example((2, 3, 4, 8), torch.float32)
     with pytest.raises(ValueError, match=message):
         ours(**(dict(x=x, state=state) | change))
+
+
+@pytest.mark.parametrize('shape', list(SHAPES.values())[1:3],
+                         ids=list(SHAPES)[1:3])
+def test_sums_in_single_precision_stay_inside(shape, monkeypatch):
+    # As under autocast on a GPU, where a sum without a dtype is in float32.
+    right = torch.Tensor.sum
+
+    def in_single(self, *args, **kwargs):
+        if self.dtype == torch.bfloat16 and 'dtype' not in kwargs:
+            kwargs['dtype'] = torch.float32
+        return right(self, *args, **kwargs)
+
+    x, shortcut, scale, state = example(shape, torch.bfloat16)
+    expected = ours(x, state, shortcut=shortcut, scale=scale)
+    monkeypatch.setattr(torch.Tensor, 'sum', in_single)
+    taken = []
+    drawn = mixer.drawn_together
+
+    def keep(*args):
+        *others, product = args
+
+        def checked(*tensors):
+            taken.append({t.dtype for t in tensors[:3]})
+            return product(*tensors)
+
+        return drawn(*others, checked)
+
+    monkeypatch.setattr(mixer, 'drawn_together', keep)
+    with torch.autocast('cpu', torch.bfloat16):
+        y = ours(x, state, shortcut=shortcut, scale=scale)
+    assert taken == [{torch.bfloat16}] and y.dtype == torch.bfloat16
+    torch.testing.assert_close(y, expected, rtol=.1, atol=.3)
+    grads = torch.autograd.grad(y.float().sum(), [x, *state.values()])
+    assert {grad.dtype for grad in grads} == {torch.bfloat16}

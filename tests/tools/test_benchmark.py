@@ -181,7 +181,7 @@ def test_wrong_network_gets_no_time(question, run, no_peers, monkeypatch):
 
     monkeypatch.setattr(cyclenet, 'cycle_mixer', wrong)
     monkeypatch.setattr(setup, 'peak_on_cpu', lambda *_: None)
-    status, text, rows = run(question)
+    status, text, rows = run(question, seconds=300)
     ours = 'torch' if question == 'mixer' else 'ours'
     assert status == 1 and set(status_of(rows, ours).values()) == {'wrong'}
     assert 'wrong: off by ' in text
