@@ -256,8 +256,13 @@ class Tuning:
                     f'{of_key["floor_us"] / best["us"]:.0%} | '
                     f'{timed[0]["us"]:.1f} | {of_key["torch_us"]:.1f} | '
                     f'{best["registers"]}, {best["spilled"]} | {text}')
-            lines += [f'- {name} {one["tiles"]}: {one["failed"]}'
-                      for one in failed]
+            elif of_key['tiles']:
+                lines.append(f'- {name}: no tiles could be timed; the first: '
+                             f'{of_key["tiles"][0]["failed"]}')
+            if failed:
+                lines.append(f'- {name}: {len(failed)} tiles are at fault; '
+                             f'the first, {[*failed[0]["tiles"]]}: '
+                             f'{failed[0]["failed"]}')
         return lines
 
 
