@@ -15,8 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .constants import constant
 
-def cycle_offsets(channels: int, kernel_size: tuple[int, int]) -> Tensor:
+
+def cycle_offsets(channels: int, kernel_size: tuple[int, int],
+                  device: torch.device | str = 'cpu') -> Tensor:
     """Spatial offset at which each input channel is read.
 
     For kernel ``(1, k)`` channel ``c`` moves by ``(c + k // 2) % k - k // 2``
@@ -27,14 +30,21 @@ def cycle_offsets(channels: int, kernel_size: tuple[int, int]) -> Tensor:
     Args:
         channels: Number of input channels C.
         kernel_size: ``(S_H, S_W)``, both odd.
+        device: Where the result is.
 
     Returns:
         Integer tensor of shape (C, 2), one ``(dy, dx)`` per channel.
     """
-    offsets = torch.zeros(channels, 2, dtype=torch.long)
+    offsets = torch.zeros(channels, 2, dtype=torch.long, device=device)
     for group, dy, dx in offset_classes(channels, kernel_size):
-        offsets[group] = torch.tensor([dy, dx])
+        offsets[group, 0], offsets[group, 1] = dy, dx
     return offsets
+
+
+def _offset_buffer(device, channels, kernel_size, dtype):
+    """What the deformable convolution takes, (1, 2 C, 1, 1)."""
+    offsets = cycle_offsets(channels, kernel_size, device).to(dtype)
+    return offsets.reshape(1, 2 * channels, 1, 1)
 
 
 def offset_classes(
@@ -111,7 +121,8 @@ def cycle_fc_reference(
         bias = None if bias is None else bias.float()
         return cycle_fc_reference(
             x.float(), weight.float(), bias, kernel_size).to(x.dtype)
-    offset = cycle_offsets(c, kernel_size).to(x).reshape(1, 2 * c, 1, 1)
+    # The official code keeps them in a buffer.
+    offset = constant(_offset_buffer, x, c, tuple(kernel_size), x.dtype)
     offset = offset.expand(n, 2 * c, h, w)
     try:
         from torchvision.ops import deform_conv2d

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .custom_op import is_compiling
+from .constants import constant
 from .product import Product, branch_kernels
 from .reference import offset_classes
 
@@ -29,29 +28,12 @@ def _sorts(x: Tensor) -> bool:
     return not x.is_cpu
 
 
-def _order(x, channels, period):
-    """The channels sorted by offset, and the inverse of that order.
-
-    They are kept for ``x`` that are plain tensors in the default stream.
-    Fake tensors, inference tensors and what is captured in a CUDA graph
-    are of no use afterwards.
-    """
-    if is_compiling() or type(x) is not Tensor or (
-            x.is_cuda and torch.cuda.current_stream(x.device)
-            != torch.cuda.default_stream(x.device)):
-        return _make_order(channels, period, x.device)
-    with torch.inference_mode(False):
-        return _kept_order(channels, period, x.device)
-
-
-def _make_order(channels, period, device):
+def _order(device, channels, period):
+    """The channels sorted by offset, and the inverse of that order."""
     order = torch.cat([
         torch.arange(n, channels, period, device=device)
         for n in range(min(period, channels))])
     return order, order.argsort()
-
-
-_kept_order = cache(_make_order)
 
 
 def _classes(channels, kernel_size, sort):
@@ -71,8 +53,8 @@ def _move(x: Tensor, kernel_size: tuple[int, int], sign: int,
     """
     height, width = x.shape[-2:]
     if sort:
-        order, inverse = _order(
-            x, x.shape[1], kernel_size[0] * kernel_size[1])
+        order, inverse = constant(
+            _order, x, x.shape[1], kernel_size[0] * kernel_size[1])
         x = _select(x, order) if sign > 0 else x
     out = torch.empty_like(x)
     # Channels whose offsets agree move together, in one copy.
@@ -138,7 +120,8 @@ def cycle_fc_torch(
         return F.conv2d(moved, weight, bias)
     weight = weight.flatten(1)
     if sort:
-        order, _ = _order(x, x.shape[1], kernel_size[0] * kernel_size[1])
+        order, _ = constant(
+            _order, x, x.shape[1], kernel_size[0] * kernel_size[1])
         weight = weight.index_select(1, order)
     y = F.linear(moved.permute(0, 2, 3, 1), weight, bias)
     return y.permute(0, 3, 1, 2)
@@ -166,8 +149,9 @@ class _Taps:
         self.still, self.moving, self.num_columns = [], [], 0
         self.order = self.inverse = None
         if sorted_like is not None:
-            self.order, self.inverse = _order(
-                sorted_like, channels, kernel_size[0] * kernel_size[1])
+            self.order, self.inverse = constant(
+                _order, sorted_like, channels,
+                kernel_size[0] * kernel_size[1])
         for branch, kernel in enumerate(
                 branch_kernels(kernel_size, branches)):
             for group, dy, dx in _classes(

@@ -2,7 +2,7 @@ import definition
 import pytest
 import torch
 
-from mmcyclemlp.ops import shift
+from mmcyclemlp.ops import constants, shift
 from mmcyclemlp.ops.custom_op import HAS_CUSTOM_OP
 from mmcyclemlp.ops.product import branch_kernels
 
@@ -97,7 +97,7 @@ def test_cycle_fc_equals_definition(layout, sorts):
 
 def test_training_after_inference_mode(sorts):
     # Nothing that inference leaves behind may get into a graph.
-    shift._kept_order.cache_clear()
+    constants._kept.cache_clear()
     x = torch.randn(2, 7, 5, 6).to(memory_format=torch.channels_last)
     weight = torch.randn(4, 7, 1, 1, requires_grad=True)
     with torch.inference_mode():
@@ -110,7 +110,7 @@ def test_training_after_inference_mode(sorts):
 def test_eager_after_fake_tensors_and_the_other_way(sorts):
     from torch._subclasses import FakeTensorMode
 
-    shift._kept_order.cache_clear()
+    constants._kept.cache_clear()
     x = torch.randn(2, 7, 5, 6).to(memory_format=torch.channels_last)
     weight = torch.randn(4, 7, 1, 1)
     for _ in range(2):
