@@ -10,10 +10,8 @@ from typing import Callable, NamedTuple
 import torch
 
 from .cases import Row
-from .setup import SetUp, distance
+from .set_up import SetUp
 from .timing import FLUSH_BYTES, TimeUp, elapsed, time_limit
-
-__all__ = ['FLUSH_BYTES', 'Bench', 'Run', 'distance', 'repeats', 'take_turns']
 
 ROUNDS, FEWEST_ROUNDS = 15, 3
 SAMPLE_SECONDS = 2e-3

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from mmcyclemlp.benchmark import calls, setup, timing
+from mmcyclemlp.benchmark import calls, set_up, timing
 from mmcyclemlp.benchmark.cases import Case
 from mmcyclemlp.benchmark.contenders import (
     OFFICIAL,
@@ -163,7 +163,7 @@ def test_peak_memory_of_a_training_step(gpu, monkeypatch):
 
     case = Case('train', 'b2', 0, 'bf16', [TRITON], make, '', 1.)
     row, = case.rows
-    found, seconds = setup.SetUp(GPU).attempt(case, row, [])
+    found, seconds = set_up.SetUp(GPU).attempt(case, row, [])
     assert row.status == 'measured', row.trace
     assert row.peak_bytes == 30
     assert seconds == pytest.approx(10 * LAUNCH, rel=.05)
@@ -180,7 +180,7 @@ def test_a_graph_that_torch_compile_makes_is_recorded_first(gpu):
         gpu.log.clear()
         case = Case('backbone', 'b2', 0, 'bf16', [TRITON.runs(mode)], make,
                     '', 1.)
-        found = setup.SetUp(GPU)
+        found = set_up.SetUp(GPU)
         found.proofs['backbone', '', 'ours', 'triton'] = 0.
         expected = [torch.ones(1)]
         assert found.attempt(case, case.rows[0], expected) is not None
@@ -204,7 +204,7 @@ def test_what_contenders_are_compared_with(several, traffic, error):
         return lambda: [torch.full((1, ), value)]
 
     case = Case('op', '', 0, 'fp32', several, make, '', 1., traffic)
-    expected, found = [], setup.SetUp(torch.device('cpu'))
+    expected, found = [], set_up.SetUp(torch.device('cpu'))
     for row in case.rows:
         found.attempt(case, row, expected)
     assert row.status == 'wrong' and row.median is None

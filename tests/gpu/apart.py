@@ -19,7 +19,7 @@ import torch
 from mmcyclemlp.benchmark.bench import repeats
 from mmcyclemlp.benchmark.cases import Case, Row
 from mmcyclemlp.benchmark.contenders import first_line
-from mmcyclemlp.benchmark.setup import SetUp
+from mmcyclemlp.benchmark.set_up import SetUp
 from mmcyclemlp.benchmark.timing import FLUSH_BYTES, elapsed
 
 FREE = 0.25  # of the GPU's memory is left to the contenders that run

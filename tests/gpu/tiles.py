@@ -12,8 +12,8 @@ from multiprocessing import get_context
 import torch
 
 from mmcyclemlp import CycleNet
-from mmcyclemlp.benchmark.bench import FLUSH_BYTES, distance
-from mmcyclemlp.benchmark.timing import elapsed
+from mmcyclemlp.benchmark.set_up import distance
+from mmcyclemlp.benchmark.timing import FLUSH_BYTES, elapsed
 from mmcyclemlp.ops import shift  # noqa: F401  it registers ops
 from mmcyclemlp.ops.triton.tiles import Key, Tiles, rule, short_list
 

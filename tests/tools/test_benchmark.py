@@ -9,7 +9,7 @@ import torch
 
 import mmcyclemlp.backbones.cyclenet as cyclenet
 from mmcyclemlp import CycleNet
-from mmcyclemlp.benchmark import bench, calls, cases, setup
+from mmcyclemlp.benchmark import bench, calls, cases, set_up
 from mmcyclemlp.benchmark.report import short
 from mmcyclemlp.ops import reference
 
@@ -180,7 +180,7 @@ def test_wrong_network_gets_no_time(question, run, no_peers, monkeypatch):
         return y if backend == 'reference' else y * 1.001
 
     monkeypatch.setattr(cyclenet, 'cycle_mixer', wrong)
-    monkeypatch.setattr(setup, 'peak_on_cpu', lambda *_: None)
+    monkeypatch.setattr(set_up, 'peak_on_cpu', lambda *_: None)
     status, text, rows = run(question, seconds=300)
     ours = 'torch' if question == 'mixer' else 'ours'
     assert status == 1 and set(status_of(rows, ours).values()) == {'wrong'}
