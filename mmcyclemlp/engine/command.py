@@ -8,6 +8,7 @@ import sys
 from mmengine.config import DictAction
 
 from ..backbones.checkpoint import CheckpointError
+from ..ops import BackendUnavailable
 from .errors import UserError
 
 
@@ -76,7 +77,7 @@ def run(main):
     """Call a command; mistakes of the user end it in one line."""
     try:
         main()
-    except (UserError, CheckpointError) as error:
+    except (UserError, CheckpointError, BackendUnavailable) as error:
         sys.exit(f'error: {error}')
     except OSError as error:
         if error.errno != errno.ENOSPC:

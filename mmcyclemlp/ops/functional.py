@@ -271,7 +271,9 @@ def _resolve(backend: str | None, x: Tensor, branches: int, channels: int,
     elif backend == 'reference':
         reason = reference.unavailable_reason()
     if reason is not None:
-        raise BackendUnavailable(f'{backend=} cannot run here: {reason}')
+        raise BackendUnavailable(
+            f'{backend=} cannot run here: {reason}. Leave backend out for '
+            'the default')
     return backend
 
 
