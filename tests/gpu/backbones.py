@@ -19,10 +19,10 @@ from mmcyclemlp.benchmark.contenders import (
     peer,
 )
 
-from .compact import left_out, net_table
 from .layers import run
 from .pool import Job
 from .step import Step
+from .tables import left_out, net_table
 
 LARGE, MIDDLE, SMALL = (800, 1344), (512, 512), (224, 224)
 # (training, arch, size, batch), most decisive first. The peers stand beside

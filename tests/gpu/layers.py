@@ -35,11 +35,11 @@ from mmcyclemlp.benchmark.report import at_fault
 from mmcyclemlp.ops.triton.measured import MEASURED
 
 from .adopt import best_tiles
-from .apart import place
-from .compact import layer_table
 from .pool import Job, Pool
-from .preload import WITHOUT_COMPILER
 from .step import Step, read
+from .tables import layer_table
+from .worker import place
+from .worker_imports import WITHOUT_COMPILER
 
 COLUMNS = {
     'triton': TRITON, 'torch': TORCH, 'official': OFFICIAL, 'linear': LINEAR,

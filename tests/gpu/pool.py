@@ -24,7 +24,7 @@ import torch
 from mmcyclemlp.benchmark.bench import Run, take_turns
 from mmcyclemlp.benchmark.cases import Case, Row
 
-from .apart import FREE, Place, serve
+from .worker import FREE, Place, serve
 
 # Of the time that is left, setting up takes so much, and then timing so much
 # of the rest, before more contenders are set up.
@@ -239,7 +239,7 @@ def start_processes():
     """Give what starts processes that have imported torch already."""
     os.environ.update(ENVIRONMENT)
     context = get_context('forkserver')
-    context.set_forkserver_preload([f'{__package__}.preload'])
+    context.set_forkserver_preload([f'{__package__}.worker_imports'])
     probe = context.Process(target=_find_out_whether_cuda_works)
     probe.start()
     probe.join()

@@ -14,8 +14,8 @@ from mmcyclemlp.benchmark.cases import Case
 from mmcyclemlp.benchmark.contenders import Contender
 from mmcyclemlp.ops.custom_op import HAS_CUSTOM_OP
 from tests.gpu import pool
-from tests.gpu.apart import FREE, place
-from tests.gpu.preload import WITHOUT_COMPILER
+from tests.gpu.worker import FREE, place
+from tests.gpu.worker_imports import WITHOUT_COMPILER
 
 pytestmark = pytest.mark.skipif(
     sys.platform != 'linux' or not HAS_CUSTOM_OP,
@@ -184,7 +184,7 @@ def test_compiling_is_not_begun_too_late(monkeypatch):
 
 def say_what_is_loaded(pipe):
     pipe.send({name: name in sys.modules for name in (
-        'torch', 'tests.gpu.apart', 'torch._dynamo')})
+        'torch', 'tests.gpu.worker', 'torch._dynamo')})
 
 
 def fork_badly():
@@ -209,7 +209,7 @@ def test_inductor_is_loaded_without_asking_cuda(run_python):
     done = run_python('-c', '''
 import os
 import torch
-from tests.gpu import preload
+from tests.gpu import worker_imports
 import sys
 assert 'torch._inductor.select_algorithm' in sys.modules
 if os.fork() == 0:

@@ -42,13 +42,12 @@ def groups(miniature: bool) -> list[list[Key]]:
 def first_grid(key: Key) -> list[Tiles]:
     """The rule's tiles, the short list, and a grid of m, n, k and stages."""
     start = rule(key)
-    written = key.channels if key.direction == 'dx' else key.outputs
     found = [*short_list(key)]
     for m in (64, 128):
         for n in (64, 128):
             for k in (32, 64):
                 for stages in (1, 3):
-                    if n == 64 or written > 64:
+                    if n == 64 or key.written > 64:
                         found.append(start._replace(
                             m=m, n=n, k=k, stages=stages,
                             warps=4 if m * n < 2**13 else 8))

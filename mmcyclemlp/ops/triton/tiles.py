@@ -67,6 +67,16 @@ class Key(NamedTuple):
                 f'{self.outputs}-{self.size_h}x{self.size_w}-{self.dtype}')
 
     @property
+    def summed(self) -> int:
+        """Channels of the map that is read, over which a product sums."""
+        return self.outputs if self.direction == 'dx' else self.channels
+
+    @property
+    def written(self) -> int:
+        """Channels of the result, or rows of the weight's gradient."""
+        return self.channels if self.direction == 'dx' else self.outputs
+
+    @property
     def can_move_last(self) -> bool:
         """Whether ``moves_last`` is possible."""
         sizes = self.size_h, self.size_w
@@ -203,7 +213,7 @@ def short_list(key: Key) -> list[Tiles]:
     return list(dict.fromkeys([
         first,
         first._replace(m=m, warps=warps),
-        first._replace(k=_block(key.channels, 64)),
+        first._replace(k=_block(key.summed, 64)),
         # Loads that are pipelined, or not.
         first._replace(stages=1 if first.stages > 1 else 3)]))
 
@@ -218,23 +228,15 @@ def rule(key: Key) -> Tiles:
     where the moved rows of a tile meet; stages above 1 would bypass it.
     """
     single, three = key.dtype == 'float32', key.branches == 3
-    channels, outputs = key.channels, key.outputs
-    # What is summed over in one product is one dimension of a tile, and
-    # what is written is another.
-    summed, written = channels, outputs
-    if key.direction == 'dx':
-        summed, written = outputs, channels
-    width = _rectangle(key, summed)
+    summed, written = key.summed, key.written
+    width = _rectangle(key)
     if key.direction == 'dweight':
-        if single:
-            return Tiles(16, _block(outputs, 64), _block(channels, 32), width,
-                         8)
-        most_n, most_k = (64, 32) if three else (128, 64)
-        return Tiles(64, _block(outputs, most_n), _block(channels, most_k),
-                     width, 8)
+        m, n, k = ((16, 64, 32) if single else (64, 64, 32) if three
+                   else (64, 128, 64))
+        return Tiles(m, _block(written, n), _block(summed, k), width, 8)
     # Where channels are few, memory is the limit, and one product for each
     # offset costs nothing.
-    if key.can_move_last and channels > 64:
+    if key.can_move_last and written > 64:
         if single:
             return Tiles(64, _block(written, 64), 16, 0, 8, moves_last=True)
         return Tiles(64, _block(written, 128), 64, 0, 8, stages=3,
@@ -255,11 +257,11 @@ def _block(size: int, most: int) -> int:
     return min(max(16, 1 << (size - 1).bit_length()), most)
 
 
-def _rectangle(key: Key, channels: int) -> int:
+def _rectangle(key: Key) -> int:
     """Width of a rectangle where channels are few and move vertically.
 
     Then the neighbors above and below are in the first-level cache. With
     many channels a rectangle does not fit there.
     """
     vertical = key.size_h > 1 or (key.branches == 3 and key.size_w > 1)
-    return 8 if channels <= 128 and vertical else 0
+    return 8 if key.summed <= 128 and vertical else 0

@@ -12,7 +12,7 @@ from mmcyclemlp.benchmark.contenders import (
     TRITON,
     peer,
 )
-from tests.gpu.compact import layer_table, left_out, net_table
+from tests.gpu.tables import layer_table, left_out, net_table
 
 GPU = torch.device('cuda')
 SWIN = peer('Swin-T')

@@ -1,4 +1,4 @@
-"""Imports what the processes of :mod:`.apart` need, once for all of them.
+"""Imports what the processes of :mod:`.worker` need, once for all of them.
 
 None of it may ask CUDA for its GPUs. The processes could not use them then.
 """
@@ -23,7 +23,7 @@ def _import(name: str) -> None:
         importlib.import_module(name)
 
 
-for _name in ('tests.gpu.apart', 'timm', 'torchvision', 'triton',
+for _name in ('tests.gpu.worker', 'timm', 'torchvision', 'triton',
               'torch._dynamo'):
     _import(_name)
 if WITHOUT_COMPILER not in os.environ:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mmcyclemlp.benchmark.timing import FLUSH_BYTES
-from tests.gpu import apart
+from tests.gpu import worker
 
 pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='needs Linux')
 GPU = torch.device('cuda')
@@ -35,7 +35,7 @@ def gpu(monkeypatch):
             return size
 
     model = Model()
-    monkeypatch.setattr(apart, 'elapsed', model.elapsed)
+    monkeypatch.setattr(worker, 'elapsed', model.elapsed)
     monkeypatch.setattr(torch, 'empty', model.new)
     for name, value in dict(
             mem_get_info=lambda: (model.free, 100),
@@ -45,7 +45,7 @@ def gpu(monkeypatch):
 
 
 def test_memory_is_given_back_where_it_is_scarce(gpu):
-    sample = apart.Sampler(GPU, flushed=False)
+    sample = worker.Sampler(GPU, flushed=False)
 
     def log():
         gpu.log.clear()
@@ -64,7 +64,7 @@ def test_memory_is_given_back_where_it_is_scarce(gpu):
 
 
 def test_layers_are_flushed_and_slow_calls_are_samples(gpu):
-    sample = apart.Sampler(GPU, flushed=True)
+    sample = worker.Sampler(GPU, flushed=True)
     sample(gpu.call)
     assert gpu.log[-1] == (2, FLUSH_BYTES)
     gpu.log.clear()
@@ -80,7 +80,7 @@ def hold(place, pipe):
 
 def test_one_process_at_a_time_is_alone():
     context = multiprocessing.get_context('fork')
-    with apart.place(torch.device('cpu'), int) as place:
+    with worker.place(torch.device('cpu'), int) as place:
         holders = []
         for _ in '12':
             pipe, theirs = context.Pipe()
