@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import pprint
 import re
 import sys
 from pathlib import Path
@@ -25,14 +24,28 @@ the microseconds of the kernel, and those of the same product in backend
 ``'torch'``. {source}
 """
 
-MEASURED = {measured}
+MEASURED = {{
+{lines}
+}}
 '''
+
+
+def as_text(measured: dict) -> str:
+    """The entries as Python, in lines that are short enough."""
+    lines = []
+    for capability, entries in sorted(measured.items()):
+        lines.append(f'    {capability}: {{')
+        for name, (tiles, us, torch_us) in sorted(entries.items()):
+            lines += [f'        {name!r}: (',
+                      f'            {tuple(tiles)}, {us}, {torch_us}),']
+        lines.append('    },')
+    return '\n'.join(lines)
 
 
 def best_tiles(keys: dict) -> dict:
     """The entry of each key whose best tiles were proved to be right."""
     entries = {}
-    for name, of_key in sorted(keys.items()):
+    for name, of_key in keys.items():
         timed = [one for one in of_key['tiles'] if 'us' in one]
         if timed and 'proved' in min(timed, key=lambda one: one['us']):
             best = min(timed, key=lambda one: one['us'])
@@ -71,7 +84,7 @@ def adopt(path: Path, root: Path = ROOT) -> list[str]:
     table.write_text(HEAD.format(
         source=f'The last is of\n{machine["gpu"]}, {machine["date"][:10]}, '
         f'torch {machine["torch"]}, Triton {machine["triton"]}.',
-        measured=pprint.pformat(measured, width=78)))
+        lines=as_text(measured)))
     return [f'{len(entries)} keys of capability {capability} in {table}',
             f'figures in {target}']
 

@@ -40,6 +40,7 @@ def test_the_default_follows_what_was_adopted(measured, monkeypatch):
     (root / 'gpu.json').write_text(json.dumps(known))
     adopt.adopt(root / 'gpu.json', root)
     path = root / 'mmcyclemlp' / 'ops' / 'triton' / 'measured.py'
+    assert max(map(len, path.read_text().split('\n'))) < 80
     spec = importlib.util.spec_from_file_location('measured', path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
