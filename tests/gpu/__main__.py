@@ -83,7 +83,7 @@ def run_step(name, args, seconds) -> dict:
     if args.miniature:
         environment |= dict(TRITON_INTERPRET='1', CUDA_VISIBLE_DEVICES='')
     process = subprocess.Popen(list(map(str, command)), env=environment,
-                               process_group=0)
+                               preexec_fn=os.setpgrp)
     late = False
     try:
         process.wait(seconds + 5)
