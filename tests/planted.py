@@ -365,46 +365,50 @@ COCO = {
         _set(bbox=[1, 2, 3]), 'malformed annotation'),
     'corners as boxes': Fault(_corners, 'box partly outside'),
     'nan in box': Fault(
-        _set(bbox=[1., float('nan'), 2., 3.]), 'malformed annotation'),
+        _set(bbox=[1., float('nan'), 2., 3.]), 'box of NaN', False),
     'negative box': Fault(
-        _box(lambda w, h: [20, 20, -10, 10]), 'box of negative size'),
+        _box(lambda w, h: [20, 20, -10, 10]), 'box of negative size', False),
     'empty box': Fault(
         _box(lambda w, h: [20, 20, 0, 10]), 'empty box', False),
     'zero area': Fault(
         _box(lambda w, h: [20, 20, 9, 9], area=0), 'empty box', False),
     'box outside': Fault(
-        _box(lambda w, h: [w + 5, 10, 10, 10]), 'box outside'),
+        _box(lambda w, h: [w + 5, 10, 10, 10]), 'box outside', False),
     'box partly outside': Fault(
         _box(lambda w, h: [w - 20, 10, 40, 10]), 'box partly outside',
         False),
     'no mask': Fault(_polygon(lambda w, h: []), 'missing mask'),
     'polygon of two points': Fault(
-        _polygon(lambda w, h: [[1, 1, 9, 9]]), 'malformed mask'),
+        _polygon(lambda w, h: [[1, 1, 9, 9]]), 'malformed mask', False),
     'polygon of odd length': Fault(
-        _polygon(lambda w, h: [[1, 1, 9, 9, 1, 9, 4]]), 'malformed mask'),
+        _polygon(lambda w, h: [[1, 1, 9, 9, 1, 9, 4]]), 'malformed mask',
+        False),
     'polygon outside': Fault(
         _polygon(lambda w, h: [[w + 1, 1, w + 9, 1, w + 9, 9]]),
-        'mask outside'),
+        'mask outside', False),
     'polygon partly outside': Fault(
         _polygon(lambda w, h: [[1, 1, w + 9, 1, w + 9, 9]]),
         'mask partly outside', False),
     'part of a polygon': Fault(
         _polygon(lambda w, h: [[1, 1, 9, 1, 9, 9], [1, 1, 2, 2]]),
         'malformed part of a mask', False),
+    'polygon of points': Fault(
+        _polygon(lambda w, h: [[[x, x] for x in range(6)]]),
+        'unreadable mask'),
     'rle of another size': Fault(
         _polygon(lambda w, h: dict(size=[1, h * w], counts=[h * w])),
         'mask of another size'),
     'rle of another length': Fault(
         _polygon(lambda w, h: dict(size=[h, w], counts=[3, 4])),
-        'mask of another size'),
+        'unreadable mask'),
     'no such image id': Fault(
-        _set(image_id=987654), 'annotation of no image'),
+        _set(image_id=987654), 'annotation of no image', False),
     'no such category': Fault(
-        _set(category_id=987), 'unknown category id'),
+        _set(category_id=987), 'unknown category id', False),
     'image id twice': Fault(
         _repeat('images', 'id', 'image'), 'duplicate image id'),
     'file name twice': Fault(
-        _repeat('images', 'file_name', 'name'), 'duplicate file name'),
+        _repeat('images', 'file_name', 'name'), 'duplicate file name', False),
     'annotation id twice': Fault(
         _repeat('annotations', 'id', 'annotation'),
         'duplicate annotation id'),
@@ -419,9 +423,9 @@ COCO = {
     'class without box': Fault(
         _lose_class, 'class without example', False, needs=2),
     'same path': Fault(
-        _share_path, 'overlap of train and val', split='val'),
+        _share_path, 'overlap of train and val', False, 'val'),
     'same content': Fault(
-        _share_content, 'overlap of train and val', split='val'),
+        _share_content, 'overlap of train and val', False, 'val'),
     'all the same': Fault(
         _share_all, 'overlap of train and val', False, 'val'),
 }
@@ -590,7 +594,7 @@ LABEL_MAPS = {
     'class without pixel': Fault(
         _lose_label, 'class without example', False),
     'same content': Fault(
-        _share_content_of_labels, 'overlap of train and val', split='val'),
+        _share_content_of_labels, 'overlap of train and val', False, 'val'),
     'all the same': Fault(
         _share_all, 'overlap of train and val', False, 'val'),
 }

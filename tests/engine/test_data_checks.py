@@ -4,7 +4,8 @@ import shutil
 import pytest
 from mmengine.config import Config
 
-from mmcyclemlp.engine.data_checks import DataCheck, Look, check_data
+from mmcyclemlp.engine import data_checks
+from mmcyclemlp.engine.data_checks import DataCheck, Look, check_data, coco
 from mmcyclemlp.engine.errors import UserError
 
 
@@ -27,7 +28,8 @@ def config(root, name, data):
 def refuse(cfg, message, splits=('train', 'val')):
     with pytest.raises(UserError, match=message) as caught:
         check_data(cfg, splits)
-    assert '\n' not in str(caught.value)
+    for line in str(caught.value).split('\n')[1:]:
+        assert line.startswith('error: ')
 
 
 @pytest.mark.parametrize('name', ['mask_rcnn', 'upernet'])
@@ -118,16 +120,6 @@ def test_no_categories_in_the_file(root, data):
     assert 'unknown category id' in kinds and check.numbers == {}
 
 
-@pytest.mark.parametrize('width', [None, '128', 0])
-def test_image_without_a_size(width, root, data):
-    path = data / 'annotations' / 'instances_train.json'
-    content = json.loads(path.read_text())
-    content['images'][2]['width'] = width
-    path.write_text(json.dumps(content))
-    refuse(config(root, 'mask_rcnn', data), 'image 2 has the file_name '
-           rf'0002.jpg, width {width} and height 128')
-
-
 def test_all_splits_and_data_sets_are_looked_at(root, data):
     """Not only the first finding; data sets are not joined."""
     cfg = config(root, 'mask_rcnn', data)
@@ -175,9 +167,12 @@ def test_images_that_training_skips(root, data):
 
 def test_the_annotation_file_is_parsed_once(root, data, monkeypatch):
     parsed = []
-    load = json.load
-    monkeypatch.setattr('json.load', lambda file: parsed.append(
-        file.name) or load(file))
+
+    def read(path, *args):
+        parsed.append(path)
+        return coco.read_coco(path, *args)
+
+    monkeypatch.setattr(data_checks, 'read_coco', read)
     cfg = config(root, 'mask_rcnn', data)
     inner = cfg.train_dataloader.dataset
     cfg.train_dataloader.dataset = dict(

@@ -1,16 +1,15 @@
 """Data that is missing, broken or named wrongly, found before a run starts.
 
 mm drops the ground truth of categories it does not find, and answers a class
-count or a label that does not fit in the middle of a step. The same checks
-look at a sample of the files before each run and at all of them from
-tools/check_dataset.py.
+count or a label that does not fit in the middle of a step. The checks build
+each data set and run its pipeline as mm does. They open a sample of the
+files before each run and all of them from tools/check_dataset.py.
 """
 
 import functools
 import logging
 import os.path as osp
 import time
-from contextlib import closing
 
 from mmengine.logging import print_log
 
@@ -21,8 +20,10 @@ from .classification import (
     count_of_classes,
 )
 from .coco import check_coco, read_coco
+from .datasets import build, check_instances, list_samples
 from .findings import Finding
-from .images import Look, check_overlap, open_samples
+from .images import Look, check_opened, check_overlap
+from .samples import open_samples
 from .segmentation import check_labels, check_segmentation
 from .sources import check_exists, check_heads, evaluators, sources
 
@@ -32,7 +33,7 @@ _UNREADABLE = ('missing image', 'undecodable image', 'missing label map',
                'undecodable label map')
 
 
-def check_data(cfg, splits):
+def check_data(cfg, splits, level='error'):
     """Check the data that a run will read, its class names and counts.
 
     Annotations are read in whole, images and label maps in a sample.
@@ -41,24 +42,31 @@ def check_data(cfg, splits):
         cfg (Config): Config of mmdet, mmseg or mmpretrain, which its
             ``default_scope`` says.
         splits (Sequence[str]): Which of 'train', 'val' and 'test'.
+        level (str): 'error' to raise errors, 'warn' to log them, 'off' to
+            look at nothing. Default: 'error'.
 
     Raises:
-        UserError: The first thing found that a run would crash on, leave
-            out or learn wrongly. What is merely worth knowing is logged,
-            and so are training images that cannot be read where
-            ``train_cfg.unreadable`` says to skip them.
+        UserError: All that a run would crash on or learn wrongly, one line
+            each. What is merely worth knowing is logged, and so are training
+            images that cannot be read where ``train_cfg.unreadable`` says to
+            skip them.
     """
+    if level == 'off':
+        return
     skip = (cfg.get('train_cfg') or {}).get('unreadable') == 'skip'
     start = time.perf_counter()
     check = DataCheck(cfg, splits, Look(_QUICK))
-    with closing(check.run()) as findings:
-        for finding in findings:
-            skipped = (skip and finding.split == 'train'
-                       and finding.kind in _UNREADABLE)
-            if finding.error and not skipped:
-                raise UserError(finding.message)
+    errors = []
+    for finding in check.run():
+        skipped = (skip and finding.split == 'train'
+                   and finding.kind in _UNREADABLE)
+        if finding.error and not skipped and level == 'error':
+            errors.append(finding.message)
+        else:
             print_log(f'{finding.split} data: {finding.message}', 'current',
                       logging.WARNING)
+    if errors:
+        raise UserError('\nerror: '.join(dict.fromkeys(errors)))
     looked = '; '.join(
         f'{split}: {listed} images, {opened} of them opened'
         for split, (listed, opened) in check.numbers.items())
@@ -84,11 +92,13 @@ class DataCheck:
         self.cfg = cfg
         self.splits = splits
         self.look = look
+        self.scope = cfg.get('default_scope', 'mmengine')
         self.numbers = {}
         # Each annotation file is parsed once, and forgotten with the check.
         self._read = functools.cache(read_coco)
         self._folders = {}  # of classes
         self._images = {}  # split -> path -> hash or None
+        self._named = set()  # classes that a split has boxes of
 
     def run(self):
         """Look at everything.
@@ -96,8 +106,7 @@ class DataCheck:
         Yields:
             Finding: Each thing that was found, once.
         """
-        scope = self.cfg.get('default_scope', 'mmengine')
-        if scope == 'mmpretrain':
+        if self.scope == 'mmpretrain':
             if count_of_classes(self.cfg.model)[0] is None:
                 return
             yield from check_classifier(self.cfg, [
@@ -105,13 +114,13 @@ class DataCheck:
                 if self.cfg.get(f'{split}_dataloader')])
         for split in self.splits:
             seen = set()
-            for finding in self._split(split, scope):
+            for finding in self._split(split):
                 if (finding.kind, finding.message) not in seen:
                     seen.add((finding.kind, finding.message))
                     yield finding._replace(split=split)
         yield from self._overlaps()
 
-    def _split(self, split, scope):
+    def _split(self, split):
         try:
             found = sources(self.cfg, split)
         except UserError as error:
@@ -119,7 +128,7 @@ class DataCheck:
             return
         for source in found:
             try:
-                yield from self._source(source, scope)
+                yield from self._source(source)
             except UserError as error:
                 yield Finding('class names', str(error))
         for evaluator in evaluators(self.cfg, split) if found else ():
@@ -127,31 +136,84 @@ class DataCheck:
                 yield from check_exists(evaluator['ann_file'],
                                         f'{split}_evaluator.ann_file')
 
-    def _source(self, source, scope):
-        classes = None
-        if scope == 'mmpretrain':
+    def _source(self, source):
+        if self.scope == 'mmpretrain':
             samples = yield from check_labelled(
                 source, *count_of_classes(self.cfg.model), self._folders,
                 self.look.number is None)
-        else:
-            missing = list(_missing(source))
-            yield from missing
-            classes = source.classes
-            if classes is not None:
-                yield from check_heads(self.cfg, source, classes)
-            if missing or source.remote:
-                return
-            samples = []
-            if source.is_a('CocoDataset') and source.config.get('ann_file'):
-                samples = yield from check_coco(source, classes, self._read)
-            elif source.is_a('BaseSegDataset'):
-                samples = yield from check_segmentation(source, classes)
+            dataset = samples and (yield from build(source, self.scope, True))
+            opened = dataset and open_samples(source, dataset, samples,
+                                              self.look)
+            if opened:
+                yield from check_opened(source, opened)
+                self._count(source, samples, opened)
+            return
+        missing = list(_missing(source))
+        yield from missing
+        classes = source.classes
+        if classes is not None and self.cfg.get('model'):
+            yield from check_heads(self.cfg, source, classes)
+        if source.remote:
+            yield Finding('not checked', f'not checked: {source.option}, '
+                          'which is not on a disk of this machine',
+                          (source.option, ), error=False)
+        if missing or source.remote:
+            return
+        wrong = set()  # kinds of errors so far, which have others follow
+        for finding in self._annotations(source, classes):
+            if finding.error:
+                wrong.add(finding.kind)
+            yield finding
+        tried = _Returning(build(source, self.scope))
+        for finding in tried:
+            if not (wrong and finding.error):
+                yield finding
+        if tried.value is not None:
+            yield from self._built(source, tried.value, wrong)
+
+    def _annotations(self, source, classes):
+        if source.is_a('CocoDataset') and source.config.get('ann_file'):
+            yield from check_coco(source, classes, self._read)
+        elif source.is_a('BaseSegDataset'):
+            yield from check_segmentation(source, classes)
+
+    def _built(self, source, dataset, wrong):
+        """Check what the data set itself gives."""
+        classes = dataset.metainfo.get('classes')
+        if classes is None and self.cfg.get('model'):
+            yield Finding('not checked', f'not checked: the classes of '
+                          f'{source.option}, which has no names',
+                          (source.option, ), error=False)
+        if not source.reads_like('CocoDataset', 'load_data_list',
+                                 'parse_data_info') and (
+                source.is_a('BaseDetDataset')) and classes:
+            # Also of images that filter_cfg leaves out.
+            unfiltered = _Returning(build(source.unfiltered(), self.scope))
+            list(unfiltered)
+            if unfiltered.value is not None:
+                found = _Returning(check_instances(
+                    source, unfiltered.value, classes, self._named))
+                for finding in found:
+                    if finding.error:
+                        wrong.add(finding.kind)
+                    yield finding
+                self._named |= found.value
+        listed = _Returning(list_samples(source, dataset))
+        for finding in listed:
+            if finding.kind not in wrong and not (
+                    wrong and finding.kind == 'no images'):
+                yield finding
+        samples = listed.value
         if not samples:
             return
-        opened = yield from open_samples(source, samples, self.look)
+        opened = open_samples(source, dataset, samples, self.look)
+        yield from check_opened(source, opened)
         if source.is_a('BaseSegDataset'):
             yield from check_labels(self.cfg, source, classes, opened,
                                     len(opened) == len(samples))
+        self._count(source, samples, opened)
+
+    def _count(self, source, samples, opened):
         listed, before = self.numbers.get(source.split, (0, 0))
         self.numbers[source.split] = (listed + len(samples),
                                       before + len(opened))
@@ -176,13 +238,26 @@ class DataCheck:
                 'by its content also')
 
 
+class _Returning:
+    """Findings of a generator, and then what it returns."""
+
+    def __init__(self, generator):
+        self.generator, self.value = generator, None
+
+    def __iter__(self):
+        self.value = yield from self.generator
+
+
 def _missing(source):
     """Files and folders that the config names and that are not there."""
     option = source.option
     if source.remote:
         return
     if source.root:
-        yield from check_exists(source.root, f'{option}.data_root')
+        found = list(check_exists(source.root, f'{option}.data_root'))
+        if found:
+            yield from found
+            return  # what lies below it is not there either
     if source.config.get('ann_file'):
         yield from check_exists(source.below_root(source.config['ann_file']),
                                 f'{option}.ann_file')

@@ -1,19 +1,13 @@
-"""Label maps: files, sizes, and labels against classes and ignore index."""
+"""Labels of segmentation against classes, heads and ignore index."""
 
-import os
-import os.path as osp
 from collections import Counter
 
-import numpy as np
-from mmengine.fileio import list_from_file
-
 from .findings import Finding, some
-from .images import Sample, absent
 from .sources import evaluators, heads
 
 
 def check_segmentation(source, classes):
-    """Check names, files and settings of mmseg's BaseSegDataset kind.
+    """Check the settings of mmseg's BaseSegDataset kind.
 
     Args:
         source (Source): The data set.
@@ -21,9 +15,6 @@ def check_segmentation(source, classes):
 
     Yields:
         Finding: What is wrong.
-
-    Returns:
-        list[Sample]: Images that are used and exist.
     """
     known = source.metainfo.get('classes', classes) or ()
     foreign = set(classes or ()) - set(known)
@@ -34,14 +25,6 @@ def check_segmentation(source, classes):
             f"which {source.config['type']} does not have: it takes a choice "
             "of its own classes; use type='BaseSegDataset' for others",
             sorted(foreign))
-    yield from _settings(source)
-    if not source.reads_like('BaseSegDataset', 'load_data_list'):
-        return []
-    return (yield from _files(source))
-
-
-def _settings(source):
-    """Data set and transform agree on reduce_zero_label, as mm asserts."""
     reduce = bool(source.get('reduce_zero_label'))
     given = source.transform('LoadAnnotations').get('reduce_zero_label')
     if given is not None and bool(given) != reduce:
@@ -52,83 +35,8 @@ def _settings(source):
             'the first step; make them equal', (source.option, ))
 
 
-def _files(source):
-    images = source.folders.get('img_path')
-    labels = source.folders.get('seg_map_path')
-    if images is None:
-        return []
-    suffix, label_suffix = source.get('img_suffix'), source.get(
-        'seg_map_suffix')
-    listed = source.config.get('ann_file') or ''
-    if listed and osp.isfile(source.below_root(listed)):
-        listed = source.below_root(listed)
-        stems = [line.strip() for line in list_from_file(listed)]
-        if not stems:
-            yield Finding('no images', f'{listed} lists no images',
-                          (listed, ))
-        twice = [stem for stem, n in Counter(stems).items() if n > 1]
-        if twice:
-            yield Finding(
-                'duplicate file name',
-                f'{listed} has {twice[0]} more than once: {len(twice)} of '
-                f'{len(set(stems))} names, which count more than others',
-                twice, error=False)
-    else:
-        listed = images
-        stems = _stems(images, suffix)
-        if not stems:
-            yield Finding(
-                'no images',
-                f'{images} has no image that ends in {suffix}: set '
-                f'{source.option}.img_suffix', (images, ))
-    stems = source.subset(stems)
-    missing = absent([osp.join(images, stem + suffix) for stem in stems])
-    if missing:
-        yield Finding(
-            'missing image',
-            f'{missing[0]} does not exist: {len(missing)} of {len(stems)} '
-            f'images that {listed} lists are not there', missing)
-        gone = set(missing)
-        stems = [stem for stem in stems
-                 if osp.join(images, stem + suffix) not in gone]
-    if labels is None:
-        return [Sample(osp.join(images, stem + suffix)) for stem in stems]
-    lacking = absent([osp.join(labels, stem + label_suffix)
-                      for stem in stems])
-    if lacking:
-        yield Finding(
-            'missing label map',
-            f'{lacking[0]} does not exist: {len(lacking)} of {len(stems)} '
-            f'images have no label map; check {source.option}.'
-            'seg_map_suffix', lacking)
-    if listed == images and source.config.get('indices') is None:
-        alone = [osp.join(labels, stem + label_suffix) for stem in sorted(
-            set(_stems(labels, label_suffix)) - set(stems))]
-        if alone:
-            yield Finding(
-                'label map without image',
-                f'{alone[0]} has no image: {len(alone)} label maps are not '
-                'used', alone, error=False)
-    gone = set(lacking)
-    return [Sample(osp.join(images, stem + suffix), None, label)
-            for stem in stems
-            for label in [osp.join(labels, stem + label_suffix)]
-            if label not in gone]
-
-
-def _stems(folder, suffix):
-    """Names in a folder and below it without their suffix, sorted."""
-    found = []
-    for place, _, names in os.walk(folder, followlinks=True):
-        below = osp.relpath(place, folder)
-        found.extend(
-            osp.normpath(osp.join(below, name))[:-len(suffix)]
-            for name in names if name.endswith(suffix))
-    return sorted(found)
-
-
 def check_labels(cfg, source, classes, opened, whole):
-    """Check the values in label maps.
+    """Check the labels as the pipeline gives them.
 
     Args:
         cfg (Config): The config, for its heads and metrics.
@@ -150,30 +58,59 @@ def check_labels(cfg, source, classes, opened, whole):
     fine = set(range(number))
     if len(set(ignored.values())) == 1:
         fine |= set(ignored.values())
-    unlabelled = ', '.join(f'{name} {index}'
-                           for name, index in ignored.items())
-    table = _as_mm_reads(source)
-    seen = Counter()
+    yield from _lost(source, opened)
     wrong = {}
     for one in opened:
-        seen.update(one.pixels)
-        for value in one.pixels:
-            if not 0 <= value < 256 or table[value] not in fine:
-                wrong.setdefault(value, []).append(one.sample.label_map)
+        # What is reported as cut to 8 bits is not reported again.
+        cut = {kept - bool(source.get('reduce_zero_label'))
+               for kept in one.lost.values()}
+        for value in set(one.pixels) - fine - cut:
+            wrong.setdefault(value, []).append(_name(one))
+    unlabelled = ', '.join(f'{name} {index}'
+                           for name, index in ignored.items())
     for value, files in sorted(wrong.items()):
         yield Finding(
             'label out of range',
-            f'{files[0]} has the label {value}'
-            f'{_read_as(value, table)}, which is neither a class (0 to '
-            f'{number - 1}) nor the ignore index '
-            f'({unlabelled}): '
-            f'{len(files)} of {len(opened)} label maps that were opened; '
-            f'{_remedy(value, number, source)}', files)
+            f'{files[0]} has the label {_stored(value, source)}, which is '
+            f'neither a class (0 to {number - 1}) nor the ignore index '
+            f'({unlabelled}): {len(files)} of {len(opened)} label maps that '
+            f'were opened; {_remedy(value, number, wrong, source)}', files)
     yield from _padding(cfg, source, number, ignored)
+    seen = Counter()
+    for one in opened:
+        seen.update(one.pixels)
+    yield from _zero(source, number, seen, wrong, whole)
+    yield from _absent(source, classes or range(number), seen, opened,
+                       ignored, wrong, whole)
 
-    values = {int(table[value]) for value in seen if 0 <= value < 256}
-    if source.get('reduce_zero_label') and not wrong and {
-            *range(number)} <= set(seen) and number not in seen:
+
+def _name(one):
+    return one.sample.label_map or one.sample.image
+
+
+def _stored(value, source):
+    """A label, and what the file has in its place."""
+    if source.get('reduce_zero_label') and 0 <= value < 255:
+        return f'{value + 1}, which mm reads as {value}'
+    return f'{value}'
+
+
+def _lost(source, opened):
+    """Values of label files that mm's cast to 8 bits changes."""
+    found = [one for one in opened if one.lost]
+    if found:
+        value, kept = next(iter(found[0].lost.items()))
+        yield Finding(
+            'label out of range',
+            f'{_name(found[0])} has the label {value!r}, and mm keeps 8 bits '
+            f'of it and reads {kept}: {len(found)} of {len(opened)} label '
+            'maps that were opened; write whole numbers from 0 to 255',
+            [_name(one) for one in found])
+
+
+def _zero(source, number, seen, wrong, whole):
+    if source.get('reduce_zero_label') and not wrong and 255 in seen and {
+            *range(number - 1)} <= set(seen) and number - 1 not in seen:
         yield Finding(
             'reduce_zero_label',
             f'{source.option}.reduce_zero_label is True and takes 1 for the '
@@ -181,23 +118,37 @@ def check_labels(cfg, source, classes, opened, whole):
             f'have all labels of 0 to {number - 1} and none {number}: 0 looks '
             'like a class; set it to False there and in LoadAnnotations',
             (source.option, ), error=whole and source.split == 'train')
-    if whole:
-        lacking = [str((classes or range(number))[label])
-                   for label in range(number) if label not in values]
-        if lacking:
-            yield Finding(
-                'class without example',
-                f'no label map of {source.option} has the classes '
-                f'{some(lacking)}', lacking, error=False)
-        empty = [one.sample.label_map for one in opened if not any(
-            0 <= value < 256 and table[value] < number
-            for value in one.pixels)]
-        if empty:
-            yield Finding(
-                'images without ground truth',
-                f'{empty[0]} has no pixel of a class: {len(empty)} of '
-                f'{len(opened)} label maps ({len(empty) / len(opened):.1%})',
-                empty, error=len(empty) == len(opened))
+
+
+def _absent(source, classes, seen, opened, ignored, wrong, whole):
+    """Classes and maps without a pixel to learn from."""
+    number = len(classes)
+    index = next(iter(ignored.values()))
+    if number == 2 and not wrong and set(seen) == {0, 255} and index == 255:
+        yield Finding(
+            'masks of 0 and 255',
+            f'{_name(opened[0])} has the labels 0 and 255, and 255 is the '
+            f'ignore index, so that no pixel is of the class {classes[1]}: '
+            f'{len(opened)} label maps were opened; write 1 in place of 255',
+            [_name(one) for one in opened])
+        return
+    if not whole:
+        return
+    lacking = [str(classes[label]) for label in range(number)
+               if label not in seen]
+    if lacking:
+        yield Finding(
+            'class without example',
+            f'no label map of {source.option} has the classes '
+            f'{some(lacking)}', lacking, error=False)
+    empty = [_name(one) for one in opened if not any(
+        0 <= value < number for value in one.pixels)]
+    if empty:
+        yield Finding(
+            'images without ground truth',
+            f'{empty[0]} has no pixel of a class: {len(empty)} of '
+            f'{len(opened)} label maps ({len(empty) / len(opened):.1%})',
+            empty, error=len(empty) == len(opened))
 
 
 def _ignored(cfg, source, counted):
@@ -212,31 +163,9 @@ def _ignored(cfg, source, counted):
     return found or {'ignore_index': 255}
 
 
-def _as_mm_reads(source):
-    """The label that mm makes of each value of a file, (256, )."""
-    table = np.arange(256)
-    if source.get('reduce_zero_label'):
-        table = (table - 1) % 256
-        table[255] = 255
-    names = (source.config.get('metainfo') or {}).get('classes')
-    chosen = source.kind.get_label_map(names) if names is not None and (
-        set(names) <= set(source.metainfo.get('classes', names))) else None
-    if chosen:
-        whole = table.copy()
-        for old, new in chosen.items():
-            table[whole == old] = new
-    return table
-
-
-def _read_as(value, table):
-    if not 0 <= value < 256 or table[value] == value:
-        return ''
-    return f', which mm reads as {table[value]}'
-
-
-def _remedy(value, number, source):
-    if not 0 <= value < 256:
-        return 'mm keeps 8 bits of it; write label maps of 8 bits'
+def _remedy(value, number, wrong, source):
+    if number == 2 and value == 255:
+        return 'write 1 in place of 255, the second class'
     if source.get('reduce_zero_label'):
         return ('reduce_zero_label=True takes 0 for unlabelled and makes it '
                 '255, and 1 for the first class; is that so in these files?')
@@ -245,6 +174,9 @@ def _remedy(value, number, source):
                 f'True (data set and LoadAnnotations); if {value} is, set '
                 f'ignore_index={value} in every head and metric and '
                 f'seg_pad_val={value} in the data_preprocessor')
+    if len(wrong) > 1:
+        return ('if these are shades or indices of other classes, map them '
+                'to 0, 1, 2, ... or correct num_classes')
     return (f'if {value} is unlabelled, set ignore_index={value} in every '
             'head and metric; else correct the label maps or num_classes')
 

@@ -2,7 +2,7 @@
 
 import inspect
 import os.path as osp
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mmengine.fileio import list_from_file
 from mmengine.registry import DATASETS, MODELS
@@ -86,6 +86,12 @@ class Source:
             return items[:indices] if indices >= 0 else items[indices:]
         return [items[place] for place in indices]
 
+    def unfiltered(self):
+        """The same data set with all of its images."""
+        config = {key: value for key, value in self.config.items()
+                  if key != 'filter_cfg'}
+        return replace(self, config=config)
+
     def transform(self, name):
         """The first transform of this name in the pipeline, {} if none."""
         return next((one for one in self.config.get('pipeline') or ()
@@ -161,6 +167,10 @@ def check_exists(path, option):
 def check_heads(cfg, source, classes):
     """Every head counts the classes that the data has."""
     for name, head in heads(cfg):
+        # One channel with a sigmoid tells two classes apart.
+        one = head['num_classes'] == 1 or head.get('out_channels') == 1
+        if 'threshold' in head and one and len(classes) in (1, 2):
+            continue
         if head['num_classes'] != len(classes):
             yield Finding(
                 'class count of a head',

@@ -1,0 +1,235 @@
+"""What the data set that mm builds has: images, label maps and boxes."""
+
+import difflib
+import os.path as osp
+from collections import Counter
+from xml.etree import ElementTree
+
+from mmengine.dataset import BaseDataset
+from mmengine.fileio import list_dir_or_file
+from mmengine.registry import DATASETS
+
+from ..errors import describe
+from .findings import Finding, some
+from .images import Sample, absent
+from .sources import init_defaults
+
+
+def build(source, scope, lazy=False):
+    """Build a data set as mm does.
+
+    Args:
+        source (Source): What the config says of it.
+        scope (str): Of the registry.
+        lazy (bool): Whether to leave out its list of images.
+            Default: False.
+
+    Yields:
+        Finding: Why it cannot be built, or not be checked.
+
+    Returns:
+        BaseDataset | None: The data set.
+    """
+    config = dict(source.config)
+    if 'serialize_data' in init_defaults(source.kind):
+        # mm joins nothing to an array, and fails.
+        config['serialize_data'] = False
+    if lazy:
+        config['lazy_init'] = True
+    try:
+        with DATASETS.switch_scope_and_registry(scope) as registry:
+            dataset = registry.build(config)
+    except Exception as error:  # of the config: the user's own Python
+        yield Finding(
+            'data set that cannot be built',
+            f'{source.option} cannot be built: {describe(error)}',
+            (source.option, ))
+        return None
+    if isinstance(dataset, BaseDataset):
+        return dataset
+    yield Finding(
+        'not checked', f'not checked: {source.kind.__name__}, which is not '
+        "a data set of mmengine's BaseDataset", (source.option, ),
+        error=False)
+    return None
+
+
+def list_samples(source, dataset):
+    """List the images of a data set, and report those that are missing.
+
+    Yields:
+        Finding: What is wrong.
+
+    Returns:
+        list[Sample]: Images that exist.
+    """
+    infos = _infos(dataset)
+    if not infos:
+        yield _nothing(source)
+        return []
+    labelled = source.is_a('BaseSegDataset') and any(
+        type(one).__name__ == 'LoadAnnotations' or not is_mm(one)
+        for one in dataset.pipeline.transforms)
+    samples = [
+        Sample(info['img_path'], _size(info),
+               info.get('seg_map_path') if labelled else None, place)
+        for place, info in enumerate(infos)
+        if isinstance(info.get('img_path'), str)]
+    if not samples:
+        yield Finding(
+            'not checked', f'not checked: {source.kind.__name__}, whose '
+            'images are not one file each', (source.option, ), error=False)
+        return []
+    yield from _doubles(source, samples)
+    for kind, paths, hint in (
+            ('image', [one.image for one in samples],
+             f'{source.option}.data_prefix'),
+            ('label map', [one.label_map for one in samples
+                           if one.label_map is not None],
+             f'{source.option}.seg_map_suffix')):
+        missing = absent(paths)
+        if missing:
+            yield Finding(
+                f'missing {kind}',
+                f'{missing[0]} does not exist: {len(missing)} of '
+                f'{len(paths)} {kind}s that {source.option} lists are not '
+                f'there; check {hint}', missing)
+            gone = set(missing)
+            samples = [one for one in samples if one.image not in gone
+                       and one.label_map not in gone]
+    if labelled:
+        yield from _alone(source, infos)
+    return samples
+
+
+def _alone(source, infos):
+    """Label maps in a folder whose images are read as they lie there."""
+    folder = source.folders.get('seg_map_path')
+    if not folder or source.config.get('indices') is not None or (
+            source.config.get('ann_file')):
+        return
+    used = {info.get('seg_map_path') for info in infos}
+    paths = (osp.join(folder, name) for name in list_dir_or_file(
+        folder, list_dir=False, suffix=source.get('seg_map_suffix'),
+        recursive=True))
+    alone = sorted(path for path in paths if path not in used)
+    if alone:
+        yield Finding(
+            'label map without image',
+            f'{alone[0]} has no image: {len(alone)} label maps are not used',
+            alone, error=False)
+
+
+def is_mm(transform):
+    """Whether a transform is one of mm's own."""
+    return type(transform).__module__.partition('.')[0] in (
+        'mmcv', 'mmengine', 'mmdet', 'mmseg', 'mmpretrain')
+
+
+def _infos(dataset):
+    if dataset.data_list:
+        return dataset.data_list
+    return [dataset.get_data_info(place) for place in range(len(dataset))]
+
+
+def _size(info):
+    size = info.get('width'), info.get('height')
+    return None if None in size else size
+
+
+def _nothing(source):
+    suffix = source.get('img_suffix')
+    listed = source.config.get('ann_file')
+    if listed:
+        reason = (f'of {source.below_root(listed)}, mm keeps no image: check '
+                  'that metainfo.classes names classes that the file has, '
+                  'and filter_cfg')
+    elif suffix:
+        reason = (f'{source.folders.get("img_path")} has no image that ends '
+                  f'in {suffix}: set {source.option}.img_suffix')
+    else:
+        reason = f'check the paths of {source.option}'
+    return Finding('no images', f'{source.option} has no images: {reason}',
+                   (source.option, ))
+
+
+def _doubles(source, samples):
+    twice = [path for path, number in Counter(
+        one.image for one in samples).items() if number > 1]
+    if twice and not source.is_a('CocoDataset'):
+        yield Finding(
+            'duplicate file name',
+            f'{source.option} has {twice[0]} more than once: {len(twice)} of '
+            f'{len(samples)} images, which count more than others', twice,
+            error=False)
+
+
+def check_instances(source, dataset, classes, known=()):
+    """Check the boxes that a data set of mmdet gives.
+
+    Args:
+        source (Source): What the config says of it.
+        dataset (BaseDataset): As mm builds it.
+        classes (Sequence[str]): Its class names.
+        known (Collection[str]): Class names that a split before it has
+            boxes of. Default: ().
+
+    Yields:
+        Finding: What is wrong.
+
+    Returns:
+        set[str]: Class names that it has boxes of.
+    """
+    infos = _infos(dataset)
+    counts = Counter(
+        one.get('bbox_label') for info in infos
+        for one in info.get('instances') or ())
+    beyond = [label for label in counts
+              if label is None or not 0 <= label < len(classes)]
+    if beyond:
+        yield Finding(
+            'label out of range',
+            f'{source.option} gives the label {beyond[0]!r}, and there are '
+            f'{len(classes)} classes: labels are 0 to {len(classes) - 1}',
+            beyond)
+    lacking = [name for label, name in enumerate(classes)
+               if not counts[label]]
+    names = _xml_names(infos)
+    foreign = [name for name in names if name not in classes]
+    wrong = {name: difflib.get_close_matches(
+        name.casefold(), [one.casefold() for one in foreign], 1, .7)
+        for name in lacking if foreign and name not in known}
+    wrong = {name: close for name, close in wrong.items()
+             if close or source.split == 'train'}
+    if wrong:
+        yield Finding(
+            'class name without object',
+            f'no object of {source.option} has the class {some(wrong)}; its '
+            f'files have objects named {some(names)}. mm drops objects of '
+            f'other names: set {source.option}.metainfo=dict(classes=...) to '
+            'the names in the files', tuple(wrong))
+    elif not any(counts.values()):
+        yield Finding(
+            'images without ground truth',
+            f'{source.option} has no box of its classes ({some(classes)}): '
+            'there is nothing to learn', (source.option, ),
+            error=source.split == 'train')
+    elif lacking:
+        yield Finding(
+            'class without example',
+            f'{source.option} has no box of the classes {some(lacking)}',
+            lacking, error=False)
+    return {name for label, name in enumerate(classes) if counts[label]}
+
+
+def _xml_names(infos):
+    """Names of objects in the XML files of a data set, if it has such."""
+    names = Counter()
+    for info in infos:
+        path = info.get('xml_path')
+        if path:
+            names.update(
+                one.text for one in ElementTree.parse(path).iterfind(
+                    'object/name') if one.text)
+    return [name for name, _ in names.most_common()]
+
