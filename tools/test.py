@@ -9,7 +9,7 @@ import os
 from mmengine.config import ConfigDict
 
 from mmcyclemlp.engine import command
-from mmcyclemlp.engine.data_checks import check_data
+from mmcyclemlp.engine.data_checks import check_data, complete_annotations
 from mmcyclemlp.engine.errors import UserError
 from mmcyclemlp.engine.launch import (
     build_runner,
@@ -36,6 +36,7 @@ def parse_args():
         '--tta', action='store_true',
         help="test-time augmentation, by the config's tta_model and "
         'tta_pipeline')
+    command.add_check(parser)
     return command.parse_args(parser)
 
 
@@ -57,7 +58,9 @@ def main():
             raise UserError('--show-dir: mmpretrain draws no pictures under '
                             '--tta')
         keep_pictures(cfg, args.show_dir, scope)
-    check_data(cfg, ('test', ))
+    check_data(cfg, ('test', ), args.check)
+    if args.check != 'off':
+        complete_annotations(cfg, ('test', ))
     if args.tta:
         use_tta(cfg, args.config)
     cfg.load_from = args.checkpoint

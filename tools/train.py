@@ -6,7 +6,8 @@
 import argparse
 
 from mmcyclemlp.engine import command
-from mmcyclemlp.engine.data_checks import check_data
+from mmcyclemlp.engine.config_shape import check_shape
+from mmcyclemlp.engine.data_checks import check_data, complete_annotations
 from mmcyclemlp.engine.errors import Stopped, UserError
 from mmcyclemlp.engine.launch import (
     build_runner,
@@ -34,6 +35,7 @@ def parse_args():
         '--auto-scale-lr', action='store_true',
         help="scale the learning rate by the batch size, from the config's "
         'auto_scale_lr.base_batch_size')
+    command.add_check(parser)
     return command.parse_args(parser)
 
 
@@ -41,6 +43,7 @@ def main():
     args = parse_args()
     cfg = read_config(args.config, args.work_dir, args.launcher,
                       args.cfg_options)
+    check_shape(cfg, 'train')
     if args.amp:
         use_amp(cfg)
     if args.auto_scale_lr:
@@ -56,7 +59,9 @@ def main():
         take_up(cfg, None if named == 'auto' else named, trusted)
     if not cfg.get('resume'):
         use_backbone_file(cfg, trusted)
-    check_data(cfg, ('train', 'val'))
+    check_data(cfg, ('train', 'val'), args.check)
+    if args.check != 'off':
+        complete_annotations(cfg, ('train', 'val'))
     with naming(cfg.get('load_from')):
         try:
             start(build_runner(cfg, trusted=trusted), 'train')

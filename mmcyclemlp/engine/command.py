@@ -49,6 +49,19 @@ def add_trust(parser):
         'refused because it holds more than weights and what mm keeps')
 
 
+def add_check(parser):
+    """Add the option that says what the check of the data may stop.
+
+    Args:
+        parser (ArgumentParser): Of the command.
+    """
+    parser.add_argument(
+        '--check', choices=['error', 'warn', 'off'], default='error',
+        help='what to do about mistakes that are found in the data before '
+        'the run: error ends the command, warn logs them and goes on, off '
+        'does not look (default: error)')
+
+
 def parse_args(parser):
     """Add the options that every run has, and parse the command line.
 

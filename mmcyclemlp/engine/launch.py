@@ -21,6 +21,7 @@ from ..backbones.checkpoint import (
 )
 from ..carried import find_config
 from .channels import check_channels
+from .config_shape import loop_of, name_of
 from .errors import UserError, describe
 from .hooks.checkpoint import WholeCheckpointHook
 from .hooks.finite_loss import FiniteLossHook
@@ -117,7 +118,7 @@ def _distribute_on_cpu(cfg):
             for value in node:
                 replace(value)
 
-    replace(cfg.model)
+    replace(cfg.get('model'))
 
 
 def use_backbone_file(cfg, trusted=False):
@@ -199,7 +200,7 @@ def build_runner(cfg, testing=False, trusted=False):
     """
     read_safely(cfg, testing, trusted)
     backbone = cfg.model.get('backbone') or {}
-    if trusted and backbone.get('init_cfg') and _name(
+    if trusted and backbone.get('init_cfg') and name_of(
             backbone.type).startswith(('CycleNet', 'CycleMLP_')):
         backbone.init_cfg.trusted = True
     if not testing:
@@ -267,16 +268,14 @@ def _building(begun=None):
 def _make_resumable(cfg):
     """Replace what mm has by what can be taken up at any step."""
     loop = cfg.train_cfg
-    kind = _name(loop.get('type')) or (
-        'EpochBasedTrainLoop' if loop.get('by_epoch', True)
-        else 'IterBasedTrainLoop')
+    kind = loop_of(loop)
     if kind in _LOOPS:
         loop.pop('by_epoch', None)
         loop['type'] = f'mmcyclemlp.engine.loops.{_LOOPS[kind]}'
-    hooks = cfg.setdefault('default_hooks', ConfigDict())
-    hook = hooks.setdefault(
+    cfg.default_hooks = cfg.get('default_hooks') or ConfigDict()
+    hook = cfg.default_hooks.setdefault(
         'checkpoint', ConfigDict(type='CheckpointHook', interval=1))
-    if hook and _name(hook.get('type')) == 'CheckpointHook':
+    if hook and name_of(hook.get('type')) == 'CheckpointHook':
         hook['type'] = 'mmcyclemlp.engine.hooks.checkpoint.WholeCheckpointHook'
 
 
@@ -284,12 +283,6 @@ _LOOPS = {
     'EpochBasedTrainLoop': 'ResumableEpochLoop',
     'IterBasedTrainLoop': 'ResumableIterLoop',
 }
-
-
-def _name(kind):
-    """Name of a type in a config: a class, or text with a scope or none."""
-    kind = getattr(kind, '__name__', kind)
-    return kind and kind.rpartition('.')[2]
 
 
 class _LoadersHook(Hook):

@@ -10,8 +10,11 @@ import functools
 import logging
 import os.path as osp
 import time
+from types import SimpleNamespace
 
+from mmengine.dataset import Compose
 from mmengine.logging import print_log
+from mmengine.registry import TRANSFORMS
 
 from ..errors import UserError
 from .classification import (
@@ -20,12 +23,17 @@ from .classification import (
     count_of_classes,
 )
 from .coco import check_coco, read_coco
+from .completion import complete_annotations, completed
 from .datasets import build, check_instances, list_samples
+from .evaluation import check_evaluators
 from .findings import Finding
 from .images import Look, check_opened, check_overlap
+from .masks import HANGS
 from .samples import open_samples
 from .segmentation import check_labels, check_segmentation
-from .sources import check_exists, check_heads, evaluators, sources
+from .sources import check_exists, check_heads, sources
+
+__all__ = ['DataCheck', 'Look', 'check_data', 'complete_annotations']
 
 # Files of a data set that are opened before a run.
 _QUICK = 32
@@ -131,20 +139,20 @@ class DataCheck:
                 yield from self._source(source)
             except UserError as error:
                 yield Finding('class names', str(error))
-        for evaluator in evaluators(self.cfg, split) if found else ():
-            if evaluator.get('ann_file'):
-                yield from check_exists(evaluator['ann_file'],
-                                        f'{split}_evaluator.ann_file')
+        if found:
+            yield from check_evaluators(self.cfg, split, found, self._read)
 
     def _source(self, source):
         if self.scope == 'mmpretrain':
             samples = yield from check_labelled(
                 source, *count_of_classes(self.cfg.model), self._folders,
                 self.look.number is None)
-            dataset = samples and (yield from build(source, self.scope, True))
-            opened = dataset and open_samples(source, dataset, samples,
-                                              self.look)
-            if opened:
+            if samples:
+                with TRANSFORMS.switch_scope_and_registry(self.scope):
+                    pipeline = Compose(source.config.get('pipeline') or ())
+                opened = open_samples(
+                    source, SimpleNamespace(pipeline=pipeline), samples,
+                    self.look)
                 yield from check_opened(source, opened)
                 self._count(source, samples, opened)
             return
@@ -164,10 +172,11 @@ class DataCheck:
             if finding.error:
                 wrong.add(finding.kind)
             yield finding
-        tried = _Returning(build(source, self.scope))
-        for finding in tried:
-            if not (wrong and finding.error):
-                yield finding
+        with completed(source) as whole:
+            tried = _Returning(build(whole, self.scope))
+            for finding in tried:
+                if not (wrong and finding.error):
+                    yield finding
         if tried.value is not None:
             yield from self._built(source, tried.value, wrong)
 
@@ -204,7 +213,7 @@ class DataCheck:
                     wrong and finding.kind == 'no images'):
                 yield finding
         samples = listed.value
-        if not samples:
+        if not samples or wrong & HANGS:
             return
         opened = open_samples(source, dataset, samples, self.look)
         yield from check_opened(source, opened)

@@ -15,14 +15,12 @@ from .images import Sample, absent
 from .sources import init_defaults
 
 
-def build(source, scope, lazy=False):
+def build(source, scope):
     """Build a data set as mm does.
 
     Args:
         source (Source): What the config says of it.
         scope (str): Of the registry.
-        lazy (bool): Whether to leave out its list of images.
-            Default: False.
 
     Yields:
         Finding: Why it cannot be built, or not be checked.
@@ -34,8 +32,6 @@ def build(source, scope, lazy=False):
     if 'serialize_data' in init_defaults(source.kind):
         # mm joins nothing to an array, and fails.
         config['serialize_data'] = False
-    if lazy:
-        config['lazy_init'] = True
     try:
         with DATASETS.switch_scope_and_registry(scope) as registry:
             dataset = registry.build(config)

@@ -1,0 +1,67 @@
+"""A folder with a tiny COCO file and its images, which tests spoil."""
+
+import json
+
+import cv2
+import numpy as np
+from mmengine.config import Config
+
+WIDTH, HEIGHT = 64, 48
+CLASSES = ('bolt', 'nut')
+
+
+def content(images=3):
+    """A COCO file: two boxes with masks in each image."""
+    rows, entries = [], []
+    for number in range(1, images + 1):
+        rows.append(dict(id=number, file_name=f'{number}.png', width=WIDTH,
+                         height=HEIGHT))
+        for category in (1, 2):
+            x, y, w, h = 3 * number, 9 * category, 20, 10 + number
+            entries.append(dict(
+                id=len(entries) + 1, image_id=number, category_id=category,
+                bbox=[x, y, w, h], area=w * h, iscrowd=0,
+                segmentation=[[x, y, x + w, y, x + w, y + h, x, y + h]]))
+    return dict(images=rows, annotations=entries, categories=[
+        dict(id=number, name=name)
+        for number, name in enumerate(CLASSES, 1)])
+
+
+def draw(folder, images=3):
+    """Write the images and ``data.json``."""
+    for number in range(1, images + 1):
+        cv2.imwrite(str(folder / f'{number}.png'),
+                    np.full((HEIGHT, WIDTH, 3), 9 * number, np.uint8))
+    return write(folder / 'data.json', content(images))
+
+
+def write(path, content):
+    path.write_text(json.dumps(content))
+    return path
+
+
+def change(path, edit):
+    """Edit a file in place."""
+    content = json.loads(path.read_text())
+    changed = edit(content)
+    return write(path, changed if isinstance(changed, list) else content)
+
+
+def config(path, masks=False, train=False, **evaluator):
+    """A config whose splits read a file as mm does."""
+    pipeline = [
+        dict(type='LoadImageFromFile'),
+        dict(type='LoadAnnotations', with_bbox=True, with_mask=masks),
+        dict(type='PackDetInputs', meta_keys=('img_id', 'ori_shape'))]
+    dataset = dict(
+        type='CocoDataset', data_root=str(path.parent), ann_file=path.name,
+        data_prefix=dict(img=''), metainfo=dict(classes=CLASSES),
+        pipeline=pipeline)
+    kept = dict(filter_cfg=dict(filter_empty_gt=True, min_size=32))
+    loaders = {f'{split}_dataloader': dict(dataset=dict(
+        dataset, **(kept if split == 'train' else dict(test_mode=True))))
+        for split in ('train', 'val')}
+    return Config(dict(
+        default_scope='mmdet', work_dir=str(path.parent / 'work'),
+        val_evaluator=dict(type='CocoMetric', ann_file=str(path),
+                           **evaluator), **loaders))

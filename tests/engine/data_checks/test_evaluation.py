@@ -1,0 +1,440 @@
+"""Evaluators are of the same data, and have what COCO's evaluation needs."""
+
+import copy
+import json
+import re
+import shutil
+
+import coco_folder
+import pytest
+import torch
+from mmengine.registry import DATASETS, METRICS
+from mmengine.structures import InstanceData
+
+from mmcyclemlp.engine.data_checks.coco import read_coco
+from mmcyclemlp.engine.data_checks.completion import (
+    complete_annotations,
+    completed,
+)
+from mmcyclemlp.engine.data_checks.evaluation import check_evaluators
+from mmcyclemlp.engine.data_checks.sources import sources
+
+
+@pytest.fixture
+def path(tmp_path):
+    return coco_folder.draw(tmp_path)
+
+
+def look_at(cfg, split='val'):
+    findings = list(check_evaluators(cfg, split, sources(cfg, split),
+                                     read_coco))
+    assert all('\n' not in one.message for one in findings)
+    return findings
+
+
+def kinds(cfg):
+    return [(one.kind, one.error) for one in look_at(cfg)]
+
+
+def evaluate(cfg):
+    """What mm's own metric says of predictions equal to the truth."""
+    with DATASETS.switch_scope_and_registry('mmdet') as registry:
+        data = registry.build(copy.deepcopy(cfg.val_dataloader.dataset))
+    with METRICS.switch_scope_and_registry('mmdet') as registry:
+        metric = registry.build(copy.deepcopy(cfg.val_evaluator))
+    metric.dataset_meta = data.metainfo
+    for place in range(len(data)):
+        sample = data.prepare_data(place)['data_samples']
+        truth = sample.gt_instances
+        found = InstanceData(
+            bboxes=truth.bboxes.tensor, labels=truth.labels,
+            scores=torch.ones(len(truth)))
+        if 'segm' in str(cfg.val_evaluator.get('metric')):
+            found.masks = torch.ones((len(truth), *sample.ori_shape)) > 0
+            if 'masks' in truth:
+                found.masks = truth.masks.to_tensor(torch.bool, 'cpu')
+        metric.process({}, [dict(
+            pred_instances=found, img_id=sample.img_id,
+            ori_shape=sample.ori_shape, instances=[])])
+    return next(iter(metric.evaluate(len(data)).values()), None)
+
+
+def other_file(path, edit):
+    other = path.with_name('other.json')
+    shutil.copy(path, other)
+    coco_folder.change(other, edit)
+    return other
+
+
+def of_other_file(path, edit, **evaluator):
+    cfg = coco_folder.config(path, **evaluator)
+    cfg.val_evaluator.ann_file = str(other_file(path, edit))
+    return cfg
+
+
+def both(*edits):
+    def edit(content):
+        for one in edits:
+            one(content)
+
+    return edit
+
+
+def shift(content):
+    for one in content['images']:
+        one['id'] += 1000
+    for one in content['annotations']:
+        one['image_id'] += 1000
+
+
+def move(number):
+    """Move the boxes of some images."""
+    def edit(content):
+        for one in content['annotations'][:2 * number]:
+            one['bbox'] = [30, 5, 11, 12]
+
+    return edit
+
+
+def rename(content):
+    for one in content['images']:
+        one['file_name'] = f'other/{one["id"]}_x.jpg'
+
+
+def swap(content):
+    content['categories'].reverse()
+
+
+def renumber(content):
+    for key, name in ('categories', 'id'), ('annotations', 'category_id'):
+        for one in content[key]:
+            one[name] += 40
+
+
+def refolder(content):
+    for one in content['images']:
+        one['file_name'] = f'some\\folder\\{one["id"]}.jpg'
+
+
+def more(content):
+    content['images'].append(dict(content['images'][0], id=9))
+
+
+def resize(content):
+    for one in content['images']:
+        one['width'] *= 2
+
+
+# With the kinds that are found, and mm's result.
+OTHERS = {
+    'a copy': (lambda content: None, [], 1),
+    'other numbers of categories': (renumber, [], 1),
+    'names in other folders': (refolder, [], 1),
+    'one image more': (more, [('evaluator with more images', False)], 1),
+    'other ids': (shift, [('evaluator without image', True)], None),
+    'fewer images': (lambda content: content['images'].pop() and None,
+                     [('evaluator without image', True)], None),
+    'boxes of another split': (
+        move(3), [('evaluator of other annotations', True)], 0),
+    'no boxes': (lambda content: content.update(annotations=[]),
+                 [('evaluator of other annotations', True)], -1),
+    'other boxes of one image': (
+        move(1), [('evaluator of other annotations', False)], ...),
+    'renamed images': (rename, [('evaluator of other images', False)], 1),
+    'other images': (both(rename, move(3)),
+                     [('evaluator of other images', True)], 0),
+    'other sizes': (resize, [('evaluator of other images', False)], 1),
+    'other order of categories': (
+        swap, [('categories of the evaluator', True)], 0),
+    'no such categories': (
+        lambda content: content['categories'].pop() and None,
+        [('categories of the evaluator', True)], None),
+}
+
+
+@pytest.mark.parametrize('name', OTHERS)
+def test_evaluator_of_another_file(name, path):
+    edit, expected, result = OTHERS[name]
+    cfg = of_other_file(path, edit)
+    assert kinds(cfg) == expected
+    if result is None:
+        with pytest.raises((AssertionError, IndexError)):
+            evaluate(cfg)
+    elif result is not ...:
+        assert evaluate(cfg) == result
+
+
+def test_message_names_both_files(path):
+    cfg = of_other_file(path, shift)
+    message, = [one.message for one in look_at(cfg)]
+    assert message == (
+        f'val_evaluator.ann_file names {path.with_name("other.json")}, which '
+        f'has no image of the id 1 (1.png) of {path}: 3 of 3 images of the '
+        f'data; set val_evaluator.ann_file to {path}')
+
+
+def test_formatting_needs_no_ground_truth(path):
+    cfg = of_other_file(
+        path, both(more, lambda content: content.update(annotations=[])),
+        format_only=True, outfile_prefix=str(path.parent / 'out'))
+    assert kinds(cfg) == []
+    evaluate(cfg)
+    cfg = of_other_file(path, swap, format_only=True)
+    assert kinds(cfg) == [('categories of the evaluator', True)]
+
+
+def test_sizes_matter_to_masks(path):
+    cfg = of_other_file(path, resize, metric=['bbox', 'segm'])
+    assert kinds(cfg)[0] == ('evaluator of other images', True)
+
+
+def test_data_without_annotations(path):
+    """As of a test split whose truth is elsewhere."""
+    cfg = coco_folder.config(path)
+    other = other_file(path, lambda content: None)
+    coco_folder.change(path, lambda content: content.update(annotations=[]))
+    cfg.val_evaluator.ann_file = str(other)
+    assert kinds(cfg) == []
+    coco_folder.change(other, rename)
+    assert kinds(cfg) == [('evaluator of other images', True)]
+
+
+def test_same_file_under_another_name(path):
+    link = path.with_name('link.json')
+    link.symlink_to(path)
+    cfg = coco_folder.config(path)
+    cfg.val_evaluator.ann_file = f'{path.parent}/./link.json'
+    read = []
+    list(check_evaluators(cfg, 'val', sources(cfg, 'val'), lambda *given: (
+        read.append(given) or read_coco(*given))))
+    assert read == [(str(path), False)]
+
+
+@pytest.mark.parametrize('indices', [2, [0, 2]])
+def test_part_of_the_data(indices, path):
+    cfg = coco_folder.config(path)
+    cfg.val_dataloader.dataset.indices = indices
+    assert kinds(cfg) == [('evaluator with more images', False)]
+    # Those that are used have to be there.
+    cfg = of_other_file(path, lambda content: content['images'].pop(1) and (
+        None))
+    cfg.val_dataloader.dataset.indices = [0, 2]
+    assert kinds(cfg) == []
+
+
+@pytest.mark.parametrize('wrap', [
+    lambda one: [one], lambda one: [dict(type='DumpResults'), one],
+    lambda one: dict(type='Evaluator', metrics=[one]),
+    lambda one: dict(type='Evaluator', metrics=one)])
+def test_evaluators_in_lists(wrap, path):
+    cfg = of_other_file(path, shift)
+    cfg.val_evaluator = wrap(cfg.val_evaluator)
+    finding, = look_at(cfg)
+    assert re.match(r'val_evaluator[^ ]*\.ann_file names', finding.message)
+
+
+def test_several_data_sets(path):
+    cfg = coco_folder.config(path)
+    inner = cfg.val_dataloader.dataset
+    second = other_file(path, shift)
+    joined = path.with_name('joined.json')
+    shutil.copy(path, joined)
+
+    def join(content):
+        other = json.loads(second.read_text())
+        for key in ('images', 'annotations'):
+            content[key] += other[key]
+        for number, one in enumerate(content['annotations']):
+            one['id'] = number + 1
+
+    coco_folder.change(joined, join)
+    cfg.val_dataloader.dataset = dict(type='ConcatDataset', datasets=[
+        inner, dict(inner, ann_file=second.name)])
+    assert kinds(cfg) == [('evaluator without image', True)]
+    cfg.val_evaluator.ann_file = str(joined)
+    assert kinds(cfg) == []
+    cfg.val_dataloader.dataset.datasets[1].ann_file = path.name
+    assert kinds(cfg)[0] == ('image id in two data sets', True)
+    # Each data set has its own metric.
+    cfg.val_dataloader.dataset.datasets[1].ann_file = second.name
+    first = dict(cfg.val_evaluator, ann_file=str(path))
+    cfg.val_evaluator = dict(
+        type='MultiDatasetsEvaluator', dataset_prefixes=['a', 'b'],
+        metrics=[first, dict(first, ann_file=str(second))])
+    assert kinds(cfg) == []
+    cfg.val_evaluator.metrics.reverse()
+    assert kinds(cfg) == [('evaluator without image', True)] * 2
+
+
+def test_other_metrics(path):
+    cfg = of_other_file(path, shift)
+    for name in ('LVISMetric', 'CocoPanopticMetric'):
+        cfg.val_evaluator.type = name
+        assert kinds(cfg) == [('evaluator without image', True)]
+    cfg.val_evaluator.type = 'CrowdHumanMetric'
+    assert kinds(cfg) == []
+    cfg.val_evaluator.ann_file = 'gone.json'
+    assert kinds(cfg) == [('missing file', True)]
+    for absent in (None, 's3://bucket/val.json'):
+        cfg.val_evaluator.ann_file = absent
+        assert kinds(cfg) == []
+
+
+def test_evaluator_that_is_not_coco(path):
+    cfg = of_other_file(path, lambda content: [content])
+    assert kinds(cfg) == [('not a COCO file', True)]
+    cfg.val_evaluator.ann_file = str(path.parent)
+    assert kinds(cfg) == [('not a COCO file', True)]
+
+
+def lose(*keys):
+    def edit(content):
+        for one in content['annotations']:
+            for key in keys:
+                one.pop(key)
+
+    return edit
+
+
+def null(content):
+    for one in content['annotations']:
+        one.update(area=None, iscrowd=None)
+
+
+def number(value):
+    def edit(content):
+        for one in content['annotations']:
+            one['id'] = value(one['id'])
+
+    return edit
+
+
+COMPLETED = {
+    'no iscrowd': (lose('iscrowd'), {'iscrowd'}),
+    'no area': (lose('area'), {'area'}),
+    'neither': (lose('area', 'iscrowd'), {'area', 'iscrowd'}),
+    'null': (null, {'area', 'iscrowd'}),
+    'one only': (
+        lambda content: content['annotations'][-1].pop('iscrowd') and None,
+        {'iscrowd'}),
+    # COCO's evaluation takes 0 for "not found".
+    'ids from 0': (number(lambda one: one - 1), {'id'}),
+    'ids of text': (number(lambda one: f'a-{one}'), {'id'}),
+}
+
+
+@pytest.mark.parametrize('name', COMPLETED)
+def test_completed_copies(name, path):
+    edit, keys = COMPLETED[name]
+    coco_folder.change(path, edit)
+    cfg = coco_folder.config(path)
+    before = path.read_bytes()
+    assert kinds(cfg) == [(f'annotation without {key}', False) for key in (
+        'area', 'iscrowd', 'id') if key in keys]
+    complete_annotations(cfg, ('train', 'val'))
+    complete_annotations(cfg, ('train', 'val'))  # of complete ones: nothing
+    assert path.read_bytes() == before
+    copies = list((path.parent / 'work' / 'completed').iterdir())
+    assert len(copies) == 1
+    assert re.fullmatch(r'data-\w{8}\.json', copies[0].name)
+    assert cfg.val_evaluator.ann_file == str(copies[0])
+    assert cfg.val_dataloader.dataset.ann_file == str(copies[0])
+    assert (cfg.train_dataloader.dataset.ann_file == str(copies[0])) == (
+        'area' in keys)
+    entries = json.loads(copies[0].read_text())['annotations']
+    whole = coco_folder.content()['annotations']
+    for one, two in zip(entries, whole):
+        assert dict(one, iscrowd=0, id=two['id']) == two
+    assert kinds(cfg) == []
+    assert evaluate(cfg) == 1
+
+
+def test_complete_files_are_not_copied(path, monkeypatch):
+    cfg = coco_folder.config(path)
+    look_at(cfg)
+    whole = copy.deepcopy(cfg)
+    monkeypatch.setattr(json, 'load', None)
+    complete_annotations(cfg, ('train', 'val', 'test'))
+    assert cfg.to_dict() == whole.to_dict()
+    assert not (path.parent / 'work').exists()
+
+
+def test_what_is_not_scored_needs_no_copy(path):
+    coco_folder.change(path, lose('iscrowd'))
+    cfg = coco_folder.config(path, format_only=True)
+    complete_annotations(cfg, ('train', 'val'))
+    cfg = coco_folder.config(path)
+    cfg.val_evaluator.ann_file = None
+    complete_annotations(cfg, ('train', 'val'))
+    assert not (path.parent / 'work').exists()
+
+
+def test_the_check_builds_a_completed_data_set(path):
+    coco_folder.change(path, lose('area'))
+    source, = sources(coco_folder.config(path), 'train')
+    with completed(source) as whole, DATASETS.switch_scope_and_registry(
+            'mmdet') as registry:
+        assert len(registry.build(dict(whole.config))) == 3
+    assert source.config['ann_file'] == 'data.json'
+
+
+BAD_MASKS = [[[3, 4, 30, 40]], [[]], [[[3, 4], [30, 4], [30, 40]]],
+             dict(size=[48, 64]),
+             [[3, 4, 30, 40], [3, 9, 23, 9, 23, 20]]]
+
+
+@pytest.mark.parametrize('mask', BAD_MASKS)
+@pytest.mark.parametrize('masks', [True, False])
+def test_masks_that_training_leaves_out(mask, masks, path):
+    """COCO's evaluation would fail on them."""
+    coco_folder.change(path, lambda content: content['annotations'][0].update(
+        segmentation=mask))
+    cfg = coco_folder.config(path, masks, metric=['segm'])
+    with pytest.raises(Exception):  # noqa: B017
+        evaluate(cfg)
+    assert kinds(cfg) == [('annotation without mask', False)]
+    complete_annotations(cfg, ('val', ))
+    assert evaluate(cfg) == 1 if masks else evaluate(cfg) < 1
+
+
+@pytest.mark.parametrize('mask', [
+    [], None, dict(size=[64, 48], counts=[48 * 64]),
+    [3, 9, 23, 9, 23, 20]])
+def test_masks_that_evaluation_needs(mask, path):
+    """Also where the pipeline loads none."""
+    coco_folder.change(path, lambda content: content['annotations'][0].update(
+        segmentation=mask))
+    cfg = coco_folder.config(path, metric=['bbox', 'segm'])
+    kind = 'annotation that segm cannot evaluate'
+    assert kinds(cfg) == [(kind, True)]
+    assert 'metric segm of val_evaluator needs masks' in look_at(
+        cfg)[0].message
+    cfg.val_evaluator.metric = ['segm']
+    if not isinstance(mask, dict):  # that one is never found
+        with pytest.raises(Exception):  # noqa: B017
+            evaluate(cfg)
+    cfg.val_evaluator.metric = 'bbox'
+    assert kinds(cfg) == []
+    assert evaluate(cfg) == 1
+
+
+def test_ids_that_cannot_be_sorted(path):
+    def edit(content):
+        content['images'][0]['id'] = 'a'
+        for one in content['annotations'][:2]:
+            one['image_id'] = 'a'
+
+    coco_folder.change(path, edit)
+    cfg = coco_folder.config(path)
+    assert kinds(cfg) == [('ids of several kinds', True)]
+    with pytest.raises(TypeError):
+        evaluate(cfg)
+
+
+def test_ignored_annotation_without_bbox(path):
+    coco_folder.change(path, lambda content: content['annotations'][0].update(
+        ignore=1, bbox=None))
+    cfg = coco_folder.config(path)
+    assert kinds(cfg) == [('malformed annotation', True)]
+    with pytest.raises(TypeError):
+        evaluate(cfg)
