@@ -1,9 +1,13 @@
 """Training that is asked to end ends at a step, and saved."""
 
+import logging
+import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
+from functools import partial
 
 import torch
 from mmengine.dist import is_distributed
@@ -12,9 +16,8 @@ from mmengine.logging import print_log
 from mmengine.registry import HOOKS
 
 from ..errors import Stopped
+from ..signals import listen, listen_no_more
 from .checkpoint import WholeCheckpointHook
-
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 @HOOKS.register_module()
@@ -22,7 +25,8 @@ class StopHook(Hook):
     """At SIGTERM or SIGINT, finish the step, save, and end.
 
     Of training as of validation. Asked once more a second or more later, the
-    process ends at once.
+    process ends at once. Processes that this one forks or starts have the
+    handlers that were there before.
     Needs a WholeCheckpointHook beside it.
 
     Raises:
@@ -34,29 +38,54 @@ class StopHook(Hook):
     def before_run(self, runner):
         """Listen to signals; what came before ended the process."""
         self._asked = None
-        self._process = os.getpid()
+        self._evaluating = False
         self._checkpoints = next(
             hook for hook in runner.hooks
             if isinstance(hook, WholeCheckpointHook))
         # On the CPU, so that a step needs not wait for its GPU.
         self._group = (torch.distributed.new_group(backend='gloo')
                        if is_distributed() else None)
-        self._before = {}
+        evaluator = getattr(runner.val_loop, 'evaluator', None)
+        if evaluator is not None and self._group is None:
+            evaluator.evaluate = partial(self._evaluate, evaluator.evaluate)
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._ask)
-                            for number in _SIGNALS}
+            listen(partial(self._ask, runner))
 
-    def _ask(self, number, frame):
-        if os.getpid() != self._process:
-            return  # a worker of the data loader: the batch is needed
+    def _ask(self, runner, number, frame):
         if self._asked is not None:
             if time.monotonic() - self._since < 1:
                 return  # the same, by way of torchrun
             signal.signal(number, signal.SIG_DFL)
-            os.kill(self._process, number)
+            os.kill(os.getpid(), number)
         self._asked, self._since = number, time.monotonic()
         print_log(f'{signal.Signals(number).name}: the step is finished and '
                   'saved; once more ends at once', logger='current')
+        if self._evaluating:
+            self._leave_evaluation(runner)
+
+    def _evaluate(self, evaluate, size):
+        self._evaluating = True
+        try:
+            return evaluate(size)
+        finally:
+            self._evaluating = False
+
+    def _leave_evaluation(self, runner):
+        """Save and end; evaluation is done anew on resuming.
+
+        A signal to the whole group ends the processes that a metric has
+        forked. The metric may wait for them for ever. So may its finally
+        clauses and the end of Python, which are left out for that reason.
+        """
+        self._save(runner, self._asked, validating=True)
+        try:
+            runner.visualizer.close()
+            logging.shutdown()
+            sys.stdout.flush()
+        finally:
+            for process in multiprocessing.active_children():
+                process.kill()
+            os._exit(Stopped().code)
 
     def after_train_iter(self, runner, batch_idx, data_batch=None,
                          outputs=None):
@@ -74,8 +103,7 @@ class StopHook(Hook):
 
     def after_run(self, runner):
         """Listen no more."""
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        listen_no_more()
 
     def _stop_if_asked(self, runner, in_step=False, validating=False):
         asked = torch.tensor(self._asked or 0)
@@ -83,15 +111,17 @@ class StopHook(Hook):
             # At the same step in all processes.
             torch.distributed.all_reduce(
                 asked, torch.distributed.ReduceOp.MAX, group=self._group)
-        if asked == 0:
-            return
+        if asked:
+            self._save(runner, int(asked), in_step, validating)
+            raise Stopped
+
+    def _save(self, runner, asked, in_step=False, validating=False):
         for hook in runner.hooks if validating else ():
             if isinstance(hook, EMAHook):
                 # It validates with the average in the place of the weights.
                 hook.after_val_epoch(runner)
         name = self._checkpoints.save_interrupted(runner, in_step)
         print_log(
-            f'Stopped by {signal.Signals(int(asked)).name} after step '
+            f'Stopped by {signal.Signals(asked).name} after step '
             f'{runner.iter + in_step}, saved as {name}: go on with --resume',
             logger='current')
-        raise Stopped
