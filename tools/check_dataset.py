@@ -11,6 +11,7 @@ import os
 import sys
 
 from mmcyclemlp.engine import command
+from mmcyclemlp.engine.config_shape import check_shape
 from mmcyclemlp.engine.data_checks import DataCheck, Look
 from mmcyclemlp.engine.errors import UserError
 from mmcyclemlp.engine.launch import read_config
@@ -40,6 +41,7 @@ def parse_args():
 def main():
     args = parse_args()
     cfg = read_config(args.config, options=args.cfg_options)
+    check_shape(cfg, 'check')
     splits = args.splits or present(cfg)
     for split in splits:
         if cfg.get(f'{split}_dataloader') is None:

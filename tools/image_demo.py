@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import cv2
+from mmengine.registry import init_default_scope
 from mmengine.utils import ProgressBar
 
 from mmcyclemlp.engine import command
@@ -21,16 +22,16 @@ from mmcyclemlp.engine.inputs import (
     UnreadableError,
     find_inputs,
     open_video,
-    read_image,
 )
 from mmcyclemlp.engine.launch import read_config
+from mmcyclemlp.engine.reading import TestPipeline
 
 
 def parse_args():
     parser = argparse.ArgumentParser(
         description='Draw what a detector (mmdet), a segmentor (mmseg) or a '
         'classifier (mmpretrain) sees in pictures and videos: boxes, masks or '
-        'a coloured map, with the names of the classes. For each input '
+        'a colored map, with the names of the classes. For each input '
         'OUT_DIR gets pictures/NAME.jpg (or .mp4) and predictions/NAME.json '
         '(of a video .jsonl, a line a frame), for a segmentor labels/NAME.png '
         'besides. The exit code is 1 if an input could not be read.')
@@ -52,7 +53,7 @@ def parse_args():
         '--score-thr', type=float, default=0.3, metavar='SCORE',
         help='leave out detections with a lower score (default: %(default)s)')
     parser.add_argument(
-        '--palette', help='colours: random; of a detector coco, voc or citys; '
+        '--palette', help='colors: random; of a detector coco, voc or citys; '
         'of a segmentor ade, cityscapes, voc ... (default: those of the data '
         'it was trained on)')
     parser.add_argument(
@@ -81,7 +82,9 @@ def main():
     cfg = read_config(args.config, options=args.cfg_options)
     if '://' not in args.checkpoint and not Path(args.checkpoint).is_file():
         raise UserError(f'there is no checkpoint file {args.checkpoint}')
-    inputs = find_inputs(args.inputs, leave_out=args.out_dir)
+    # Before the model is built, which takes longer.
+    init_default_scope(cfg.get('default_scope') or 'mmengine')
+    inputs = find_inputs(args.inputs, args.out_dir, TestPipeline(cfg).suffixes)
     out = Output(args.out_dir)
     predictor = build_predictor(
         cfg, args.checkpoint, args.device, args.classes, args.palette,
@@ -90,19 +93,19 @@ def main():
     def predict(images):
         return predictor(images, args.score_thr)
 
-    failed = run(inputs, predict, args.batch_size, out)
+    failed = run(inputs, predictor.load, predict, args.batch_size, out)
     print(f'{len(inputs) - len(failed)} of {len(inputs)} done: {out.folder}')
     if failed:
         sys.exit('\n'.join(f'error: {error}' for error in failed))
 
 
-def run(inputs, predict, batch_size, out):
+def run(inputs, load, predict, batch_size, out):
     """Predict for all inputs; say why some cannot be done."""
     failed = []
     pictures = [one for one in inputs if not one.is_video]
     if pictures:
         bar = ProgressBar(len(pictures), file=sys.stderr)
-        for batch in batches(readable(pictures, failed), batch_size):
+        for batch in batches(loaded(pictures, load, failed), batch_size):
             with noting(failed, *(one for one, _ in batch)):
                 for (one, image), prediction in zip(
                         batch, predict([image for _, image in batch])):
@@ -125,23 +128,31 @@ def noting(failed, *inputs):
         failed += [f'{one.source}: {error}' for one in inputs]
 
 
-def readable(inputs, failed):
+def loaded(inputs, load, failed):
     for one in inputs:
+        image = None
         with noting(failed, one):
-            yield one, read_image(one.source)
+            image = load(one.source)
+        if image is not None:
+            yield one, image
 
 
 def batches(images, size):
-    """Up to ``size`` that follow one another and are equally large."""
+    """Up to ``size`` that follow one another and have one shape."""
     batch = []
     for pair in images:
         if len(batch) == size or (
-                batch and batch[0][1].shape != pair[1].shape):
+                batch and shape(batch[0][1]) != shape(pair[1])):
             yield batch
             batch = []
         batch.append(pair)
     if batch:
         yield batch
+
+
+def shape(image):
+    """Of what was loaded, or of a frame."""
+    return getattr(image, 'image', image).shape
 
 
 def run_video(one, predict, batch_size, out):
@@ -171,8 +182,8 @@ class Output:
     def write(self, one, image, prediction):
         """Write what was predicted for a picture."""
         self._image(f'pictures/{one.name}.jpg', prediction.picture)
-        record = dict(input=one.source, width=image.shape[1],
-                      height=image.shape[0], **prediction.record)
+        record = dict(input=one.source, width=image.size[1],
+                      height=image.size[0], **prediction.record)
         if prediction.label_map is not None:
             record['label_map'] = f'labels/{one.name}.png'
             self._image(record['label_map'], prediction.label_map)

@@ -9,6 +9,7 @@ import os
 from mmengine.config import ConfigDict
 
 from mmcyclemlp.engine import command
+from mmcyclemlp.engine.config_shape import check_shape, name_of
 from mmcyclemlp.engine.data_checks import check_data, complete_annotations
 from mmcyclemlp.engine.errors import UserError
 from mmcyclemlp.engine.launch import (
@@ -18,6 +19,7 @@ from mmcyclemlp.engine.launch import (
     start,
 )
 from mmcyclemlp.engine.loading import naming
+from mmcyclemlp.engine.outputs import DumpHook, LabelMapsHook, keep_pictures
 
 
 def parse_args():
@@ -46,18 +48,20 @@ def main():
                       args.cfg_options)
     if '://' not in args.checkpoint and not os.path.isfile(args.checkpoint):
         raise UserError(f'there is no checkpoint file {args.checkpoint}')
+    check_shape(cfg, 'test')
     scope = cfg.get('default_scope')
-    if args.out and scope == 'mmseg':
-        cfg.test_evaluator.output_dir = args.out
-    elif args.out and not args.out.endswith(('.pkl', '.pickle')):
+    if args.out and scope != 'mmseg' and not args.out.endswith(
+            ('.pkl', '.pickle')):
         raise UserError(
             f'--out {args.out}: predictions of a model of {scope} go into a '
             '.pkl')
+    hooks = []
+    if scope == 'mmseg':
+        hooks.append(LabelMapsHook(args.out))
+    elif args.out:
+        hooks.append(DumpHook(args.out, scope))
     if args.show_dir:
-        if args.tta and scope == 'mmpretrain':
-            raise UserError('--show-dir: mmpretrain draws no pictures under '
-                            '--tta')
-        keep_pictures(cfg, args.show_dir, scope)
+        hooks.append(keep_pictures(cfg, args.show_dir))
     check_data(cfg, ('test', ), args.check)
     if args.check != 'off':
         complete_annotations(cfg, ('test', ))
@@ -66,47 +70,38 @@ def main():
     cfg.load_from = args.checkpoint
     cfg.resume = False
     runner = build_runner(cfg, testing=True, trusted=args.trust_checkpoint)
-    if args.out and scope != 'mmseg':
-        if scope == 'mmdet':
-            from mmdet.evaluation import DumpDetResults as DumpResults
-        else:
-            from mmengine.evaluator import DumpResults
-
-        runner.test_evaluator.metrics.append(
-            DumpResults(out_file_path=args.out))
+    for hook in hooks:
+        runner.register_hook(hook)
     with naming(args.checkpoint):
         start(runner, 'test')
     leave_group()
-
-
-def keep_pictures(cfg, folder, scope):
-    hook = cfg.get('default_hooks', {}).get('visualization')
-    if hook is None:
-        raise UserError(
-            '--show-dir: the config has no default_hooks.visualization')
-    if scope == 'mmseg':
-        hook.draw = True
-        # mmsegmentation 1.2 would draw every 50th batch.
-        hook.interval = 1
-        cfg.visualizer.save_dir = folder
-    elif scope == 'mmpretrain':
-        hook.enable = True
-        hook.interval = 1
-        hook.out_dir = folder
-    else:
-        hook.draw = True
-        hook.test_out_dir = os.path.abspath(folder)
 
 
 def use_tta(cfg, path):
     for key in ('tta_model', 'tta_pipeline'):
         if key not in cfg:
             raise UserError(f'--tta: {path} has no {key}')
+    if name_of(cfg.tta_model.get('type')) == 'SegTTAModel':
+        cfg.tta_model.type = 'mmcyclemlp.engine.tta.AnySegTTAModel'
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
-    dataset = cfg.test_dataloader.dataset
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
-    dataset.pipeline = cfg.tta_pipeline
+    cfg.test_dataloader.dataset = augmented(
+        cfg.test_dataloader.dataset, cfg.tta_pipeline)
+
+
+def augmented(dataset, pipeline):
+    """Give a data set another pipeline, in all wrappers."""
+    if 'datasets' in dataset:
+        dataset.datasets = [augmented(one, pipeline)
+                            for one in dataset.datasets]
+    elif 'dataset' in dataset:
+        inner = augmented(dataset.dataset, pipeline)
+        if 'pipeline' in dataset:
+            # MultiImageMixDataset has nothing else to do.
+            return inner
+        dataset.dataset = inner
+    else:
+        dataset.pipeline = pipeline
+    return dataset
 
 
 if __name__ == '__main__':

@@ -6,7 +6,7 @@
 import argparse
 
 from mmcyclemlp.engine import command
-from mmcyclemlp.engine.config_shape import check_shape
+from mmcyclemlp.engine.config_shape import check_shape, name_of
 from mmcyclemlp.engine.data_checks import check_data, complete_annotations
 from mmcyclemlp.engine.errors import Stopped, UserError
 from mmcyclemlp.engine.launch import (
@@ -30,6 +30,11 @@ def parse_args():
         help='continue a run from a checkpoint, or from the newest whole one '
         'in the work dir if there is any')
     parser.add_argument(
+        '--resume-with', choices=['checkpoint', 'config'],
+        default='checkpoint', help='where a run that is continued takes '
+        'learning rate, schedule and settings of the optimizer from, where '
+        'the two differ (default: checkpoint)')
+    parser.add_argument(
         '--amp', action='store_true', help='mixed precision (needs a GPU)')
     parser.add_argument(
         '--auto-scale-lr', action='store_true',
@@ -47,7 +52,7 @@ def main():
     if args.amp:
         use_amp(cfg)
     if args.auto_scale_lr:
-        if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+        if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
             raise UserError(
                 f'--auto-scale-lr: {args.config} does not say for which '
                 'batch size its learning rate is; set '
@@ -64,7 +69,9 @@ def main():
         complete_annotations(cfg, ('train', 'val'))
     with naming(cfg.get('load_from')):
         try:
-            start(build_runner(cfg, trusted=trusted), 'train')
+            runner = build_runner(cfg, trusted=trusted,
+                                  resume_with=args.resume_with)
+            start(runner, 'train', args.check)
         except Stopped:
             leave_group()
             raise
@@ -78,7 +85,7 @@ def use_amp(cfg):
         raise UserError(
             "--amp: mmengine's mixed precision needs a GPU and there is "
             'none; leave --amp out')
-    kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
+    kind = name_of(cfg.optim_wrapper.get('type', 'OptimWrapper'))
     if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
         raise UserError(
             f'--amp: optim_wrapper.type is {kind}, which is not OptimWrapper')

@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from mmengine.registry import init_default_scope
 
 from mmcyclemlp import CycleNet
 from mmcyclemlp.analysis.receptive_field import (
@@ -20,9 +21,12 @@ from mmcyclemlp.analysis.receptive_field import (
 )
 from mmcyclemlp.analysis.stage_maps import draw_stage_maps, stage_maps
 from mmcyclemlp.engine import command
+from mmcyclemlp.engine.drawing import to_picture
 from mmcyclemlp.engine.errors import UserError
 from mmcyclemlp.engine.inference import build_backbone, find_device
 from mmcyclemlp.engine.inputs import UnreadableError, find_inputs, read_image
+from mmcyclemlp.engine.launch import read_config
+from mmcyclemlp.engine.reading import TestPipeline
 
 
 def parse_args():
@@ -33,7 +37,7 @@ def parse_args():
     maps = kinds.add_parser(
         'maps', help='what each stage makes of a picture',
         description='Draw the map of each stage for a picture: its three '
-        'strongest principal components as colours, and how far each '
+        'strongest principal components as colors, and how far each '
         'position is from the mean.')
     erf = kinds.add_parser(
         'erf', help='which pixels move the middle of each stage',
@@ -95,14 +99,15 @@ def main():
 def maps(args):
     if args.size < 32:
         raise UserError(f'--size: {args.size} is less than 32 pixels')
-    model, prepare = build(args)
-    picture = read(args.image)
-    picture = resize(picture, args.size / max(picture.shape[:2]))
-    if min(picture.shape[:2]) < 32:
-        raise UserError(f'{args.image} is {picture.shape[1]}x'
-                        f'{picture.shape[0]} at --size {args.size}, and the '
+    model, load, prepare = build(args)
+    image = load(args.image)
+    image = resize(image, args.size / max(image.shape[:2]))
+    if min(image.shape[:2]) < 32:
+        raise UserError(f'{args.image} is {image.shape[1]}x'
+                        f'{image.shape[0]} at --size {args.size}, and the '
                         'last stage needs 32 pixels of either side')
-    found = stage_maps(model, prepare(picture))
+    found = stage_maps(model, prepare(image))
+    picture = to_picture(image)[..., ::-1]
     return (draw_stage_maps(picture, found, described(args)),
             {f'stage{place}': features.numpy()
              for place, features in enumerate(found, 1)})
@@ -114,18 +119,19 @@ def erf(args):
                         'the stride of the last stage')
     if args.noise < 1:
         raise UserError(f'--noise: {args.noise} is less than 1')
-    model, prepare = build(args)
+    model, load, prepare = build(args)
     if args.images:
-        sources = [one.source for one in find_inputs(args.images)
-                   if not one.is_video]
+        sources = [one.source for one in find_inputs(
+            args.images, suffixes=load.suffixes) if not one.is_video]
         if not sources:
             raise UserError(f'{" ".join(args.images)}: there are videos, and '
                             'no pictures')
-        images = [prepare(cut(read(source), args.size)) for source in sources]
+        images = [prepare(cut(load(source), args.size)) for source in sources]
         seen = f'{len(images)} pictures'
     else:
-        images = torch.randn(args.noise, 3, args.size, args.size,
-                             generator=torch.Generator().manual_seed(0))
+        images = torch.randn(
+            args.noise, model.patch_embed.proj.in_channels, args.size,
+            args.size, generator=torch.Generator().manual_seed(0))
         images = images.to(next(model.parameters()).device)
         seen = f'{args.noise} images of noise'
     fields = effective_receptive_field(model, images)
@@ -145,18 +151,63 @@ def cyclefc(args):
 
 
 def build(args):
-    """Give the network, and what makes its input of a picture."""
+    """Give the network, what loads an image, and what makes its input."""
     device = find_device(args.device)
     model, mean, std = build_backbone(
         args.model, args.weights, args.cfg_options, args.trust_checkpoint)
     model.to(device)
+    cfg = None if args.model in CycleNet.arch_settings else read_config(
+        args.model, options=args.cfg_options)
+    flip = cfg is None
+    if cfg is not None:
+        before = cfg.model.get('data_preprocessor') or cfg.get(
+            'data_preprocessor') or {}
+        flip = any(before.get(key) for key in (
+            'bgr_to_rgb', 'rgb_to_bgr', 'to_rgb'))
 
-    def prepare(picture):
-        values = (picture - np.array(mean)) / np.array(std)
+    def prepare(image):
+        if flip and image.shape[2] == 3:
+            image = image[..., ::-1]
+        try:
+            values = (image - np.array(mean)) / np.array(std)
+        except ValueError as error:
+            raise UserError(
+                f'data_preprocessor of {args.model} has mean {mean} and std '
+                f'{std}, and images have {image.shape[2]} channels'
+            ) from error
         return torch.tensor(values, dtype=torch.float, device=device).permute(
             2, 0, 1)
 
-    return model, prepare
+    return model, Images(cfg, model.patch_embed.proj.in_channels), prepare
+
+
+class Images:
+    """Loads images as the test data of a config, or as pictures."""
+
+    def __init__(self, cfg, channels):
+        self.channels, self.pipeline = channels, None
+        if cfg is not None and cfg.get('test_dataloader'):
+            init_default_scope(cfg.get('default_scope') or 'mmengine')
+            self.pipeline = TestPipeline(cfg)
+        self.suffixes = self.pipeline.suffixes if self.pipeline else ()
+
+    def __call__(self, source):
+        """Load a file as (H, W, C), in mm's order of channels."""
+        try:
+            image = (self.pipeline.load(source, whole=False).image
+                     if self.pipeline else read_image(source))
+        except UnreadableError as error:
+            raise UserError(f'{source}: {error}') from error
+        image = image[..., None] if image.ndim == 2 else image
+        if image.ndim != 3 or image.shape[2] != self.channels:
+            raise UserError(
+                f'{source} is loaded with the shape {image.shape}, and the '
+                f'backbone takes images of {self.channels} channels (H, W, '
+                f'{self.channels}): '
+                + ('correct in_channels or the loading of test_dataloader'
+                   if self.pipeline else 'give a config whose '
+                   'test_dataloader loads such images'))
+        return image if image.dtype == np.uint8 else image.astype(np.float32)
 
 
 def described(args):
@@ -164,18 +215,12 @@ def described(args):
     return f'{Path(args.model).stem}, {weights.rpartition("/")[2]}'
 
 
-def read(source):
-    """Read a picture as RGB."""
-    try:
-        return np.ascontiguousarray(read_image(source)[..., ::-1])
-    except UnreadableError as error:
-        raise UserError(f'{source}: {error}') from error
-
-
 def resize(picture, scale):
     size = [max(1, round(side * scale)) for side in picture.shape[1::-1]]
-    return cv2.resize(picture, size, interpolation=(
+    # One by one, as OpenCV does not shrink more than four channels at once.
+    return np.dstack([cv2.resize(channel, size, interpolation=(
         cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR))
+        for channel in np.moveaxis(picture, 2, 0)])
 
 
 def cut(picture, side):

@@ -66,15 +66,19 @@ def count(cfg, size=None, executed=False):
     # A classifier is its backbone; mmpretrain, which not every machine can
     # import, adds losses and metrics.
     alone = scope in ('mmpretrain', 'mmengine')
-    if not executed and 'backbone' in cfg.model:
-        cfg.model.backbone.backend = 'plain'
+    backbone = cfg.get('model', {}).get('backbone')
+    if backbone is None:
+        raise UserError('the config has no model.backbone to count')
+    if not executed:
+        backbone.backend = 'plain'
     init_default_scope('mmengine' if alone else scope)
     height, width = size or SIZES.get(scope, SIZES['mmpretrain'])
     try:
         with torch.device('meta'), torch.no_grad():
             model = MODELS.build(
-                cfg.model.backbone if alone else cfg.model).eval()
-            image = torch.empty(1, 3, height, width)
+                backbone if alone else cfg.model).eval()
+            image = torch.empty(
+                1, backbone.get('in_channels', 3), height, width)
             with FlopCounterMode(display=False) as counter:
                 attribution = _Attribution(model, counter)
                 if alone:

@@ -29,14 +29,16 @@ _PARTS = {
     'val': ('val_dataloader', 'val_cfg', 'val_evaluator'),
     'test': ('test_dataloader', 'test_cfg', 'test_evaluator'),
 }
-_LIMITS = {'EpochBasedTrainLoop': 'max_epochs', 'IterBasedTrainLoop':
-           'max_iters'}
+_LIMITS = {
+    'EpochBasedTrainLoop': 'max_epochs',
+    'IterBasedTrainLoop': 'max_iters',
+}
 
 
 def name_of(kind):
     """Name of a type in a config: a class, or text with a scope or none."""
     kind = getattr(kind, '__name__', kind)
-    return kind and kind.rpartition('.')[2]
+    return kind.rpartition('.')[2] if isinstance(kind, str) else ''
 
 
 def loop_of(train_cfg):
@@ -155,9 +157,10 @@ def _loader(cfg, split):
     key = f'{split}_dataloader'
     loader = cfg.get(key)
     if isinstance(loader, (list, tuple)):
+        # A loop of the user's own may take several.
         loop = cfg.get(f'{split}_cfg')
-        if not (isinstance(loop, dict) and loop.get('type')) or split == (
-                'train') and loop_of(loop) in _LIMITS:
+        if name_of((loop or {}).get('type')) in (
+                '', 'ValLoop', 'TestLoop', *_LIMITS):
             yield (f"{key} is a list: make it one dict, with dataset="
                    "dict(type='ConcatDataset', datasets=[...])")
         return

@@ -1,25 +1,22 @@
-"""Predictions for pictures of one's own, by mm's inferencers."""
+"""Predictions for pictures of one's own, as mm makes and draws them."""
 
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import torch
-from mmengine.config import ConfigDict
-from mmengine.registry import DATASETS, MODELS, init_default_scope
-from mmengine.runner import CheckpointLoader
+from mmengine.dataset import pseudo_collate
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import MODELS, VISUALIZERS, init_default_scope
 
-from ..backbones.checkpoint import (
-    CheckpointError,
-    adapt_state_dict,
-    find_state_dict,
-)
+from ..backbones.checkpoint import adapt_state_dict, find_state_dict
 from ..backbones.cyclenet import CycleNet
+from .drawing import name_areas, names_and_colors, to_picture
 from .errors import UserError, describe
 from .inputs import UnreadableError
 from .launch import read_config
 from .loading import check_fit, naming, read, read_whole
+from .reading import Loaded, TestPipeline
 
 
 class Prediction(NamedTuple):
@@ -52,7 +49,7 @@ def build_predictor(cfg, checkpoint, device=None, classes=None, palette=None,
         classes (list[str] | None): Names of the classes. None for those in
             the checkpoint, or else those of the config's test data.
             Default: None.
-        palette (str | None): Name of colours that mmdet or mmseg has, or
+        palette (str | None): Name of colors that mmdet or mmseg has, or
             'random'. None for those that go with the names. Default: None.
         opacity (float): Of what is drawn, 0 to 1. Default: 0.6.
         trusted (bool): Whether code in the checkpoint may be run.
@@ -71,43 +68,28 @@ def build_predictor(cfg, checkpoint, device=None, classes=None, palette=None,
         raise UserError(
             f'the config is of {scope}; what predicts for pictures is a '
             f'model of {", ".join(_PREDICTORS)}')
-    if not cfg.get('test_dataloader'):
-        raise UserError('the config has no test_dataloader, whose pipeline '
-                        'says how a picture is prepared')
+    if not cfg.get('model'):
+        raise UserError('the config has no model')
+    init_default_scope(scope)
+    pipeline = TestPipeline(cfg)
     device = find_device(device)
     content = read_whole(checkpoint, cfg.model, trusted)
-    init_default_scope(scope)
-    meta = _names_and_colours(cfg, content, classes, palette)
-    content = dict(state_dict=content['state_dict'],
-                   meta=dict(dataset_meta=meta))
-
+    before = cfg.get('data_preprocessor')
+    if before and scope == 'mmpretrain':
+        # It has it beside the model.
+        cfg.model.setdefault('data_preprocessor', before)
     try:
-        with _handing_over(content), naming(checkpoint):
-            predictor = _PREDICTORS[scope](cfg, checkpoint, device, meta)
-    except (UserError, CheckpointError):
-        raise
+        with naming(checkpoint):
+            model = revert_sync_batchnorm(MODELS.build(cfg.model))
     except Exception as error:  # of the model: the user's own Python
         raise UserError(
             f'the model cannot be built: {describe(error)}') from error
-    check_fit(predictor.inferencer.model, content['state_dict'], checkpoint)
-    _check_number(predictor.inferencer.model, meta['classes'])
-    predictor.inferencer.visualizer.alpha = opacity
-    return predictor
-
-
-@contextmanager
-def _handing_over(content):
-    """Have mm's loader give what was read already, whatever it asks for."""
-    # mm logs the end of its name.
-    def load_from_file(filename, map_location=None):
-        return content
-
-    before = CheckpointLoader._schemes
-    CheckpointLoader._schemes = dict.fromkeys(before, load_from_file)
-    try:
-        yield
-    finally:
-        CheckpointLoader._schemes = before
+    check_fit(model, content['state_dict'], checkpoint)
+    model.load_state_dict(content['state_dict'], strict=False)
+    number, binary = _count_classes(model)
+    meta = names_and_colors(cfg, content, classes, palette, number, binary)
+    return _PREDICTORS[scope](
+        model.to(device).eval(), pipeline, meta, opacity)
 
 
 def find_device(name=None):
@@ -135,112 +117,73 @@ def find_device(name=None):
     return name
 
 
-def _names_and_colours(cfg, checkpoint, classes, palette):
-    """Class names and as many colours.
+def _count_classes(model):
+    """How many classes a model knows, and whether it has one output alone.
+
+    A segmentor with one channel tells a class from all else, so it has two
+    labels, whatever its ``num_classes``.
 
     Returns:
-        dict: ``classes``, a list of str, and ``palette``, a list of RGB.
+        tuple[int | None, bool]: None if the model does not say.
     """
-    meta = checkpoint.get('meta')
-    meta = meta if isinstance(meta, dict) else {}
-    meta = meta.get('dataset_meta') or meta  # mm 2.x has them beside it
-    meta = {str(key).lower(): value for key, value in meta.items()}
-    if not meta.get('classes') and not classes:
-        dataset = cfg.test_dataloader.dataset
-        while 'dataset' in dataset:
-            dataset = dataset.dataset
-        meta = DATASETS.build(dict(dataset, lazy_init=True)).metainfo
-    names = [str(name) for name in classes or meta.get('classes') or ()]
-    if not names:
-        raise UserError('neither the checkpoint nor the config has names of '
-                        'classes: give --classes')
-    if palette is None:
-        try:
-            colours = _colours(meta.get('palette'), len(names))
-        except (TypeError, ValueError):
-            colours = _random_palette(len(names))
-    else:
-        colours = _named_palette(palette, len(names), cfg.default_scope)
-    return dict(classes=names, palette=colours)
-
-
-def _colours(palette, number):
-    """The first of a palette as tuples of RGB, if it has so many."""
-    if len(palette) < number:
-        raise ValueError(f'it has {len(palette)} colours')
-    return [tuple(int(value) for value in colour)
-            for colour in palette[:number]]
-
-
-def _named_palette(name, number, scope):
-    if name == 'random':
-        return _random_palette(number)
-    try:
-        if scope == 'mmdet':
-            from mmdet.visualization.palette import get_palette
-
-            return _colours(get_palette(name, number), number)
-        from mmseg.utils import get_palette
-
-        return _colours(get_palette(name), number)
-    except (AssertionError, KeyError, ValueError) as error:
-        raise UserError(
-            f'--palette {name}: {scope} has no such colours for {number} '
-            'classes; random will do for any number') from error
-
-
-def _random_palette(number):
-    """The same at each call."""
-    colours = np.random.RandomState(42).randint(0, 256, (number, 3))
-    return [tuple(colour) for colour in colours.tolist()]
-
-
-def _check_number(model, names):
-    """See that each class of the model has a name."""
     parts = [getattr(model, 'roi_head', None), model]
     heads = [getattr(part, name, None) for part in parts
              for name in ('bbox_head', 'decode_head', 'panoptic_head',
                           'mask_head')]
     # A classifier's is in its backbone.
-    heads.append(getattr(model.backbone, 'head', None))
+    heads.append(getattr(getattr(model, 'backbone', None), 'head', None))
     head = next((head for head in heads if head is not None), None)
     if isinstance(head, torch.nn.ModuleList):
         head = head[-1]
-    number = getattr(head, 'num_classes', getattr(
-        head, 'out_features', len(names)))
-    if number != len(names):
-        raise UserError(
-            f'the model knows {number} classes, and {len(names)} names are '
-            f'known: {", ".join(names[:5])}'
-            f'{" ..." if len(names) > 5 else ""}. Give --classes with '
-            f'{number} names')
+    # No other heads than mmseg's have both.
+    if hasattr(head, 'conv_seg') and head.out_channels == 1:
+        return 2, True
+    return getattr(head, 'num_classes',
+                   getattr(head, 'out_features', None)), False
 
 
 class Predictor:
     """A model, and how its predictions are drawn and told.
 
     Args:
-        cfg (Config): The config.
-        checkpoint (str): What to load.
-        device (str): Where to run.
+        model (nn.Module): With its weights, in eval mode.
+        pipeline (TestPipeline): Loads the pictures.
         meta (dict): ``classes`` and ``palette``.
+        opacity (float): Of what is drawn, 0 to 1.
     """
 
-    scope = visualizer = None
+    visualizer = None
 
-    def __init__(self, cfg, checkpoint, device, meta):
-        # No back end of the config's: nothing is to be logged.
-        cfg.visualizer = ConfigDict(type=self.visualizer)
-        self.inferencer = self._inferencer()(cfg, checkpoint, device=device)
-        self.inferencer.show_progress = False
+    def __init__(self, model, pipeline, meta, opacity):
+        self.model, self.pipeline = model, pipeline
         self.classes = meta['classes']
+        # No back end of the config's: nothing is to be logged.
+        with VISUALIZERS.switch_scope_and_registry(None) as registry:
+            self.visualizer = registry.get(self.visualizer)()
+        self.visualizer.dataset_meta = meta
+        self.visualizer.alpha = opacity
+
+    def load(self, source):
+        """Load a file as the test data of the config is loaded.
+
+        Args:
+            source (str): Path or URL.
+
+        Returns:
+            Loaded: What predictions can be made for.
+
+        Raises:
+            UnreadableError: The config's pipeline cannot load it.
+        """
+        return self.pipeline.load(source)
 
     def __call__(self, images, score_thr=0.3):
         """Predict.
 
         Args:
-            images (list[np.ndarray]): Pictures of equal size, (H, W, 3) of
-                uint8, BGR; they go through the model at once.
+            images (list[Loaded | np.ndarray]): What :meth:`load` gave, or
+                pictures, (H, W, 3) of uint8, BGR. All are equally large;
+                they go through the model at once.
             score_thr (float): Score from which a detection counts.
                 Default: 0.3.
 
@@ -251,47 +194,56 @@ class Predictor:
             UnreadableError: The model does not take pictures of this size.
             UserError: The device has not the memory.
         """
-        size = f'{images[0].shape[1]}x{images[0].shape[0]}'
+        images = [one if isinstance(one, Loaded)
+                  else self.pipeline.load_frame(one) for one in images]
+        height, width = images[0].size
         try:
-            samples = self._run(images)
-        except (ValueError, cv2.error) as error:
+            with torch.no_grad():
+                samples = self.model.test_step(
+                    pseudo_collate([one.data for one in images]))
+        except (AssertionError, RuntimeError, ValueError, cv2.error) as error:
+            if isinstance(error, torch.cuda.OutOfMemoryError):
+                raise UserError(
+                    f'{len(images)} times {width}x{height} at once is too '
+                    'much for the memory of the GPU: make --batch-size '
+                    'smaller, or use --device cpu') from error
             raise UnreadableError(
-                f'the model does not take {size}: '
-                + f'{error}'.strip().replace('\n', ' ')) from error
-        except torch.cuda.OutOfMemoryError as error:
-            raise UserError(
-                f'{len(images)} times {size} at once is too much for the '
-                'memory of the GPU: make --batch-size smaller, or use '
-                '--device cpu') from error
-        return [self._tell(image, sample, score_thr)
+                f'the model does not take {width}x{height} with '
+                f'{_channels(images[0].image)} channels: '
+                + ' '.join(f'{error}'.split())) from error
+        return [self._tell(_picture(image), sample.cpu(), score_thr)
                 for image, sample in zip(images, samples)]
 
     def _draw(self, image, sample, **kwargs):
-        visualizer = self.inferencer.visualizer
-        visualizer.add_datasample('picture', image[..., ::-1], sample,
-                                  draw_gt=False, **kwargs)
-        return visualizer.get_image()[..., ::-1]
+        self.visualizer.add_datasample('picture', image[..., ::-1], sample,
+                                       draw_gt=False, **kwargs)
+        return self.visualizer.get_image()[..., ::-1]
+
+
+def _channels(image):
+    return image.shape[2] if image.ndim > 2 else 1
+
+
+def _picture(loaded):
+    """What predictions are drawn in, of the size that they have."""
+    try:
+        picture = to_picture(loaded.image)
+    except ValueError as error:
+        raise UnreadableError(f'it cannot be drawn: {error}') from error
+    if picture.shape[:2] != loaded.size:
+        picture = cv2.resize(picture, loaded.size[::-1])
+    return picture
 
 
 class _Detector(Predictor):
 
     visualizer = 'DetLocalVisualizer'
 
-    def _inferencer(self):
-        from mmdet.apis import DetInferencer
-
-        return DetInferencer
-
-    def _run(self, images):
-        return self.inferencer(
-            images, batch_size=len(images),
-            return_datasamples=True)['predictions']
-
     def _tell(self, image, sample, score_thr):
         if 'pred_instances' not in sample:
             raise UserError('the model gives no boxes or masks of instances, '
                             'which is all that is drawn for a detector')
-        found = sample.pred_instances.cpu()
+        found = sample.pred_instances
         found = found[found.scores >= score_thr]
         sample.pred_instances = found
         picture = self._draw(image, sample, pred_score_thr=-1.)
@@ -317,83 +269,27 @@ class _Segmentor(Predictor):
 
     visualizer = 'SegLocalVisualizer'
 
-    def __init__(self, cfg, checkpoint, device, meta):
-        super().__init__(cfg, checkpoint, device, meta)
-        self.inferencer.visualizer.set_dataset_meta(**meta)
-
-    def _inferencer(self):
-        from mmseg.apis import MMSegInferencer
-
-        return MMSegInferencer
-
-    def _run(self, images):
-        samples = self.inferencer(images, batch_size=len(images),
-                                  return_datasamples=True)
-        return samples if isinstance(samples, list) else [samples]
-
     def _tell(self, image, sample, score_thr):
-        labels = sample.pred_sem_seg.data[0].cpu().numpy()
+        if 'pred_sem_seg' not in sample:
+            raise UserError('the model gives no label maps, which is all '
+                            'that is drawn for a segmentor')
+        # Of a sigmoid they are floating-point numbers.
+        labels = sample.pred_sem_seg.data[0].numpy().astype(np.int64)
         pixels = np.bincount(labels.ravel(), minlength=len(self.classes))
         order = sorted(pixels.nonzero()[0], key=lambda label: -pixels[label])
         fractions = {self.classes[label]: round(
             pixels[label] / labels.size, 6) for label in order}
         kind = np.uint8 if len(self.classes) <= 256 else np.uint16
         # mmseg's own way to place names takes seconds for a large picture.
-        picture = _name_areas(self._draw(image, sample, with_labels=False),
+        picture = name_areas(self._draw(image, sample, with_labels=False),
                               labels, self.classes)
         return Prediction(picture, dict(fractions=fractions),
                           labels.astype(kind))
 
 
-def _name_areas(picture, labels, names):
-    """Write the name of each class where most of it is around.
-
-    Args:
-        picture (np.ndarray): (H, W, 3) of uint8.
-        labels (np.ndarray): (H, W), indices of classes.
-        names (list[str]): Their names.
-
-    Returns:
-        np.ndarray: A copy with the names of all but small areas.
-    """
-    picture = picture.copy(order='C')
-    height, width = labels.shape
-    side = min(height, width)
-    font, scale = cv2.FONT_HERSHEY_SIMPLEX, max(0.35, side / 700)
-    thick = max(1, round(1.5 * scale))
-    for label in np.unique(labels):
-        area = np.pad((labels == label).astype(np.uint8), 1)
-        depth = cv2.distanceTransform(area, cv2.DIST_L2, 3)
-        _, deepest, _, (x, y) = cv2.minMaxLoc(depth)
-        if deepest < 0.02 * side:
-            continue
-        text = names[label]
-        (wide, high), below = cv2.getTextSize(text, font, scale, thick)
-        left = max(0, min(x - wide // 2, width - wide))
-        base = max(high + 2, min(y + high // 2, height - below))
-        cv2.rectangle(picture, (left - 2, base - high - 2),
-                      (left + wide + 1, base + below), (0, 0, 0), -1)
-        cv2.putText(picture, text, (left, base), font, scale,
-                    (255, 255, 255), thick, cv2.LINE_AA)
-    return picture
-
-
 class _Classifier(Predictor):
 
-    def __init__(self, cfg, checkpoint, device, meta):
-        super().__init__(cfg, checkpoint, device, meta)
-        from mmpretrain.visualization import UniversalVisualizer
-
-        self.inferencer.visualizer = UniversalVisualizer()
-
-    def _inferencer(self):
-        from mmpretrain import ImageClassificationInferencer
-
-        return ImageClassificationInferencer
-
-    def _run(self, images):
-        return [sample for batch in self.inferencer.preprocess(
-            images, len(images)) for sample in self.inferencer.forward(batch)]
+    visualizer = 'UniversalVisualizer'
 
     def _tell(self, image, sample, score_thr):
         best = sample.pred_score.topk(min(5, len(self.classes)))
@@ -402,10 +298,9 @@ class _Classifier(Predictor):
              'score': round(score, 4)}
             for label, score in zip(best.indices.tolist(),
                                     best.values.tolist())]
-        visualizer = self.inferencer.visualizer
-        visualizer.visualize_cls(image[..., ::-1], sample, self.classes,
-                                 draw_gt=False)
-        return Prediction(visualizer.get_image()[..., ::-1],
+        self.visualizer.visualize_cls(image[..., ::-1], sample, self.classes,
+                                      draw_gt=False)
+        return Prediction(self.visualizer.get_image()[..., ::-1],
                           dict(classes=classes))
 
 
@@ -426,7 +321,8 @@ def build_backbone(name, weights=None, options=None, trusted=False):
 
     Returns:
         tuple[CycleNet, list, list]: In eval mode; mean and std (RGB) by
-        which its images are normalised.
+        which its images are normalized, a number for all channels or one
+        for each.
 
     Raises:
         UserError: There is no such config, or its backbone is another's.
@@ -446,7 +342,9 @@ def build_backbone(name, weights=None, options=None, trusted=False):
             raise UserError(f'the backbone of {name} is no CycleNet')
         before = cfg.model.get('data_preprocessor') or cfg.get(
             'data_preprocessor') or {}
-        mean, std = before.get('mean', mean), before.get('std', std)
+        # mm leaves values as they are without a mean.
+        mean = before.get('mean') or [0.]
+        std = before.get('std') or [1.]
     if state:
         with naming(weights):
             adapt_state_dict(state, model)

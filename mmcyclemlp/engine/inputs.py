@@ -54,7 +54,7 @@ class Video(NamedTuple):
     frames: Any
 
 
-def find_inputs(given, leave_out=None):
+def find_inputs(given, leave_out=None, suffixes=()):
     """Find pictures and videos.
 
     Args:
@@ -62,6 +62,8 @@ def find_inputs(given, leave_out=None):
             such as ``'*.jpg'``, http(s) URLs.
         leave_out (str | None): Folder whose files are no inputs, though it
             may lie in one: where results go. Default: None.
+        suffixes (tuple[str]): More suffixes of files that are pictures, in
+            lower case. Default: ().
 
     Returns:
         list[Input]: Each once, in the order given and by name.
@@ -71,11 +73,11 @@ def find_inputs(given, leave_out=None):
     """
     sources = {}
     for text in given:
-        for source in _expand(text, leave_out):
+        for source in _expand(text, leave_out, suffixes):
             key = source if is_url(source) else os.path.realpath(source)
             sources.setdefault(key, source)
     names = _names(list(sources))
-    return [Input(source, name, _suffix(source) in VIDEOS)
+    return [Input(source, name, suffix_of(source) in VIDEOS)
             for source, name in zip(sources.values(), names)]
 
 
@@ -84,7 +86,7 @@ def is_url(source):
     return source.startswith(('http://', 'https://'))
 
 
-def _expand(text, leave_out):
+def _expand(text, leave_out, suffixes):
     if is_url(text) or os.path.isfile(text):
         return [text]
     if os.path.isdir(text):
@@ -95,7 +97,12 @@ def _expand(text, leave_out):
         if not found:
             raise UserError(f'there is no file or folder {text}, and as a '
                             'pattern it fits none')
-    found = sorted(path for path in found if _suffix(path) in IMAGES + VIDEOS
+    suffixes = tuple(dict.fromkeys(IMAGES + VIDEOS + suffixes))
+    asked = suffix_of(text)
+    if not os.path.isdir(text) and asked and not set('*?[]') & set(asked):
+        suffixes += asked,  # a pattern that names its suffix
+    found = sorted(path for path in found if suffix_of(path) in suffixes
+                   and not os.path.basename(path).startswith('.')
                    and os.path.isfile(path))
     if leave_out is not None:
         root = os.path.realpath(leave_out) + os.sep
@@ -103,11 +110,12 @@ def _expand(text, leave_out):
                  if not os.path.realpath(path).startswith(root)]
     if not found:
         raise UserError(f'{text} has no pictures or videos in it, which end '
-                        f'in {", ".join(IMAGES + VIDEOS)}')
+                        f'in {", ".join(suffixes)}')
     return found
 
 
-def _suffix(source):
+def suffix_of(source):
+    """Suffix of a path or URL, such as '.jpg', in lower case."""
     path = urlsplit(source).path if is_url(source) else source
     return os.path.splitext(path)[1].lower()
 
@@ -169,12 +177,8 @@ def open_video(source):
     with tempfile.TemporaryDirectory() as folder:
         path = source
         if is_url(source):
-            path = os.path.join(folder, f'video{_suffix(source)}')
-            try:
-                with _open(source) as response, open(path, 'wb') as file:
-                    shutil.copyfileobj(response, file)
-            except (OSError, HTTPException, ValueError) as error:
-                raise _unreadable(error) from error
+            path = os.path.join(folder, f'video{suffix_of(source)}')
+            fetch(source, path)
         video = cv2.VideoCapture(path)
         try:
             read, first = video.read()
@@ -185,6 +189,23 @@ def open_video(source):
                         _frames(video, first))
         finally:
             video.release()
+
+
+def fetch(url, path):
+    """Download a file.
+
+    Args:
+        url (str): What to download.
+        path (str): Where to write it.
+
+    Raises:
+        UnreadableError: It cannot be downloaded.
+    """
+    try:
+        with _open(url) as response, open(path, 'wb') as file:
+            shutil.copyfileobj(response, file)
+    except (OSError, HTTPException, ValueError) as error:
+        raise _unreadable(error) from error
 
 
 def _frames(video, frame):

@@ -20,8 +20,10 @@ from ..backbones.checkpoint import (
     find_state_dict,
 )
 from ..carried import find_config
+from ..ops import BackendUnavailable
 from .channels import check_channels
-from .config_shape import loop_of, name_of
+from .config_shape import all_nodes, loop_of, name_of
+from .dry_step import FirstStepsHook, is_full_disk, log_traceback
 from .errors import UserError, describe
 from .hooks.checkpoint import WholeCheckpointHook
 from .hooks.finite_loss import FiniteLossHook
@@ -34,6 +36,7 @@ from .loading import (
     read_safely,
 )
 from .loops import name_images
+from .resume import ResumeHook
 
 
 def read_config(path, work_dir=None, launcher='none', options=None):
@@ -142,13 +145,22 @@ def use_backbone_file(cfg, trusted=False):
         return  # another network's, for mm to load
     if 'prefix' in layout:
         return
-    if 'backbone' not in cfg.model:
+    networks = ([cfg.model.backbone] if 'backbone' in cfg.model
+                else list(_networks(cfg.model)))
+    if not networks:
         raise UserError(
             f'load_from {cfg.load_from} is a backbone, and the model of the '
             "config has no 'backbone'")
-    cfg.model.backbone.init_cfg = ConfigDict(
-        type='Pretrained', checkpoint=cfg.load_from)
+    for network in networks:
+        network.init_cfg = ConfigDict(
+            type='Pretrained', checkpoint=cfg.load_from)
     cfg.load_from = None
+
+
+def _networks(model):
+    """Configs of the networks of the package, wherever they are in a model."""
+    return (node for node in all_nodes(model)
+            if name_of(node['type']).startswith(('CycleNet', 'CycleMLP_')))
 
 
 def take_up(cfg, checkpoint=None, trusted=False):
@@ -177,7 +189,8 @@ def take_up(cfg, checkpoint=None, trusted=False):
         cfg.randomness = dict(cfg.get('randomness') or {}, seed=seed)
 
 
-def build_runner(cfg, testing=False, trusted=False):
+def build_runner(cfg, testing=False, trusted=False,
+                 resume_with='checkpoint'):
     """Build the runner; training can be left at any step and taken up.
 
     mm's own loops and checkpoint hook are replaced, others are left alone.
@@ -190,6 +203,8 @@ def build_runner(cfg, testing=False, trusted=False):
             Default: False.
         trusted (bool): Whether code in checkpoints may be run.
             Default: False.
+        resume_with (str): Where a resumed run takes learning rate and
+            schedule from, 'checkpoint' or 'config'. Default: 'checkpoint'.
 
     Returns:
         Runner: The runner.
@@ -199,10 +214,9 @@ def build_runner(cfg, testing=False, trusted=False):
         CheckpointError: A file of weights cannot be read safely.
     """
     read_safely(cfg, testing, trusted)
-    backbone = cfg.model.get('backbone') or {}
-    if trusted and backbone.get('init_cfg') and name_of(
-            backbone.type).startswith(('CycleNet', 'CycleMLP_')):
-        backbone.init_cfg.trusted = True
+    for network in _networks(cfg.model):
+        if trusted and network.get('init_cfg'):
+            network.init_cfg.trusted = True
     if not testing:
         _make_resumable(cfg)
     init_default_scope(cfg.get('default_scope', 'mmengine'))
@@ -216,53 +230,48 @@ def build_runner(cfg, testing=False, trusted=False):
     if not testing:
         if not any(isinstance(hook, FiniteLossHook) for hook in runner.hooks):
             runner.register_hook(FiniteLossHook())
+        runner.register_hook(ResumeHook(resume_with))
         if any(isinstance(hook, WholeCheckpointHook)
                for hook in runner.hooks):
             runner.register_hook(StopHook())
     return runner
 
 
-def start(runner, action):
+def start(runner, action, check='error'):
     """Train or test.
 
     Args:
         runner (Runner): As it was built here.
         action (str): 'train' or 'test'.
+        check (str): See :class:`FirstStepsHook`. Default: 'error'.
 
     Raises:
-        UserError: Data, optimizer or loop cannot be built from the config.
+        UserError: Data, optimizer or loop cannot be built from the config,
+            or the first step fails.
         CheckpointError: A checkpoint cannot be read, or does not fit.
         Stopped: The run was asked to end.
     """
-    begun = _BegunHook()
-    runner.register_hook(begun)
-    with _building(begun):
+    first = FirstStepsHook(check)
+    runner.register_hook(first)
+    with _building(runner, first):
         getattr(runner, action)()
 
 
-class _BegunHook(Hook):
-    """Know that all that a config asks for is built."""
-
-    def __init__(self):
-        self.happened = False
-
-    def before_run(self, runner):
-        """Called once by mm, before a checkpoint is read."""
-        self.happened = True
-
-
 @contextmanager
-def _building(begun=None):
-    """Say in one line what cannot be built, until the run has begun."""
+def _building(runner=None, first=None):
+    """Say in one line what the config dooms, until the first step is done."""
     try:
         yield
-    except (UserError, CheckpointError):
+    except (UserError, CheckpointError, BackendUnavailable):
         raise
     except Exception as error:  # of the config: the user's own Python
-        if begun and begun.happened:
+        if first is None or not first.begun:
+            raise UserError('the config cannot be run: '
+                            f'{describe(error)}') from error
+        if first.stage is None or is_full_disk(error):
             raise
-        raise UserError('the config cannot be run: '
-                        f'{describe(error)}') from error
+        log_traceback(runner.logger, error)
+        raise first.explain(runner, error) from error
 
 
 def _make_resumable(cfg):

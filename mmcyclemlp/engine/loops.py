@@ -8,11 +8,7 @@ without loading it, and goes on as if it had never been left.
 
 import copy
 import logging
-import os
-import signal
-from functools import partial
 from itertools import islice
-from threading import Thread
 
 import mmcv
 import torch
@@ -23,8 +19,9 @@ from mmengine.registry import DATA_SAMPLERS, LOOPS
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from torch.utils.data import BatchSampler
 
-from .errors import UserError
+from .errors import UserError, describe
 from .randomness import seeded
+from .signals import shield_workers
 
 
 class _Draw(int):
@@ -118,10 +115,15 @@ class NamedImages:
         for _ in range(100):
             try:
                 return self.dataset[index]
-            except Exception:  # of any transform
-                path = self._unreadable_file(index)
+            except UserError:
+                raise
+            except Exception as error:  # of any transform
+                info = self._info(index)
+                path = _unreadable_file(info)
                 if path is None:
-                    raise
+                    raise UserError(
+                        f'{info.get("img_path", f"image {index}")} cannot go '
+                        f'through the pipeline: {describe(error)}') from error
             if not self.skip:
                 break
             self.skipped += 1
@@ -135,22 +137,27 @@ class NamedImages:
             'check_dataset.py finds all such). '
             "train_cfg.unreadable='skip' trains on without")
 
-    def _unreadable_file(self, index):
-        """Image or label map of a draw that is missing or broken, if one."""
+    def _info(self, index):
+        """What the dataset says of an image, {} if nothing."""
         try:
             info = self.dataset.get_data_info(index)
         except Exception:  # a wrapper that has no such method
-            return None
-        for key in ('img_path', 'seg_map_path'):
-            path = info.get(key)
-            if path is None:
-                continue
-            try:
-                if mmcv.imfrombytes(fileio.get(path), 'unchanged') is None:
-                    return path
-            except Exception:  # no file, no right, no decoder
+            info = None
+        return info if isinstance(info, dict) else {}
+
+
+def _unreadable_file(info):
+    """Image or label map that is missing or broken, None if neither is."""
+    for key in ('img_path', 'seg_map_path'):
+        path = info.get(key)
+        if path is None:
+            continue
+        try:
+            if mmcv.imfrombytes(fileio.get(path), 'unchanged') is None:
                 return path
-        return None
+        except Exception:  # no file, no right, no decoder
+            return path
+    return None
 
 
 def name_images(dataloader, unreadable='stop'):
@@ -166,26 +173,8 @@ def name_images(dataloader, unreadable='stop'):
     dataset = dataloader.dataset
     if not hasattr(dataset, '__getitems__'):
         dataset.__getitems__ = NamedImages(dataset, unreadable)
-        dataloader.worker_init_fn = partial(
-            _start_worker, dataloader.worker_init_fn)
+        shield_workers(dataloader)
     return dataset.__getitems__
-
-
-def _start_worker(initialise, number):
-    if initialise is not None:
-        initialise(number)
-    # Signals to the whole group are for the main process, which finishes its
-    # step and may want another batch.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, 'sigwaitinfo'):  # on Linux
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        Thread(target=_end_when_told, daemon=True).start()
-
-
-def _end_when_told():
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
-        pass
-    os._exit(0)
 
 
 class _Resumable:
@@ -210,6 +199,7 @@ class _Resumable:
             raise UserError(
                 f"train_cfg.unreadable is {unreadable!r}: 'stop' or 'skip'")
         dataloader = copy.deepcopy(dataloader)
+        dataloader.setdefault('batch_size', 1)  # as torch does
         inner = dataloader.get('batch_sampler') or dict(
             type=BatchSampler, drop_last=dataloader.pop('drop_last', False))
         dataloader['batch_sampler'] = dict(
@@ -227,7 +217,12 @@ class _Resumable:
 
     def run(self):
         """Train, and say how many images could not be read."""
+        done, end, key = self.length
         model = super().run()
+        if done >= end:
+            print_log(f'{self.runner.work_dir} is finished: {key[4:-1]} '
+                      f'{done} of {end}; raise train_cfg.{key} to go on',
+                      logger='current')
         if self.images.skipped:
             print_log(f'{int(self.images.skipped)} draws of images that '
                       'cannot be read were skipped', logger='current',
@@ -245,6 +240,11 @@ class ResumableEpochLoop(_Resumable, EpochBasedTrainLoop):
     """
 
     batches_done = 0
+
+    @property
+    def length(self):
+        """Epochs that are done, how many there are, and their key."""
+        return self._epoch, self._max_epochs, 'max_epochs'
 
     def run_epoch(self):
         """Go through what remains of an epoch."""
@@ -277,6 +277,11 @@ class ResumableIterLoop(_Resumable, IterBasedTrainLoop):
         super().__init__(runner, dataloader, unreadable, **kwargs)
         mm_calls_next = not hasattr(self.dataloader_iterator, 'skip_iter')
         self.dataloader_iterator = _Onward(self, mm_calls_next)
+
+    @property
+    def length(self):
+        """Steps that are done, how many there are, and their key."""
+        return self._iter, self._max_iters, 'max_iters'
 
     def validation_is_due(self):
         """Whether it would follow the step that was the last to end."""

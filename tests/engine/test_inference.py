@@ -12,7 +12,6 @@ from mmcyclemlp import CycleNet
 from mmcyclemlp.backbones.checkpoint import CheckpointError
 from mmcyclemlp.engine.errors import UserError
 from mmcyclemlp.engine.inference import (
-    _name_areas,
     build_backbone,
     build_predictor,
     find_device,
@@ -109,9 +108,9 @@ def test_segmentor(model, drawn_data):
     names = ('wall', 'floor', *THINGS)
     assert fractions[names[expected[0, 0]]] == pytest.approx(
         (expected == expected[0, 0]).mean(), abs=1e-5)
-    # The config's colours, but for the names.
-    colours = np.array(Config.fromfile(config).metainfo.palette)[expected]
-    same = (prediction.picture[..., ::-1] == colours).all(-1)
+    # The config's colors, but for the names.
+    colors = np.array(Config.fromfile(config).metainfo.palette)[expected]
+    same = (prediction.picture[..., ::-1] == colors).all(-1)
     assert 0.5 < same.mean() < 1
     plain, = build(config, checkpoint, opacity=0.)([image])
     assert (plain.picture == image).all(-1)[same].all()
@@ -142,25 +141,78 @@ def test_classifier(root, tmp_path):
         build(config, str(tmp_path / 'official.pth'), classes=['a', 'b'])
 
 
-def test_names_of_areas():
-    labels = np.zeros((100, 200), np.int64)
-    labels[:, 100:] = 1
-    labels[3, 3] = 2  # too small
-    plain = np.full((100, 200, 3), 200, np.uint8)
-    named = _name_areas(plain, labels, ['one', 'two', 'three'])
-    assert (plain == 200).all()
-    black = (named == 0).all(-1)
-    # A name in the middle of either half, and nothing else.
-    assert black[48:53, 35:65].any() and black[48:53, 135:165].any()
-    assert not black[:35].any() and not black[65:].any()
-    # It stays inside of the picture.
-    labels[:] = 0
-    labels[-10:, -10:] = 1
-    named = _name_areas(plain, labels, ['one', 'a long name'])
-    assert (named[-3:, 60:-1] == 0).all(-1).any()
+BINARY = """
+head = dict(num_classes={number}, out_channels=1, threshold=0.5, loss_decode=
+            dict(type='CrossEntropyLoss', use_sigmoid=True))
+model['decode_head'].update(head)
+model['auxiliary_head'].update(head)
+"""
 
 
-def test_names_and_colours(model, tmp_path):
+@pytest.mark.parametrize('number, names, expected', [
+    (2, ['rest', 'thing'], ['rest', 'thing']),
+    (1, ['rest', 'thing'], ['rest', 'thing']),
+    (1, ['thing'], ['background', 'thing']),
+])
+def test_sigmoid(number, names, expected, model, root, drawn_data, tmp_path):
+    pytest.importorskip('mmseg')
+    config = write_config(tmp_path, root, drawn_data, 'upernet')
+    with config.open('a') as file:
+        file.write(BINARY.format(number=number))
+    checkpoint = str(write_checkpoint(config, tmp_path / 'binary.pth'))
+    from mmseg.apis import inference_model, init_model
+
+    path = str(drawn_data / 'images' / 'val' / '0001.jpg')
+    score = inference_model(init_model(str(config), checkpoint, 'cpu'),
+                            path).seg_logits.data.logit()
+    content = torch.load(checkpoint)
+    content['state_dict']['decode_head.conv_seg.bias'] -= score.median()
+    torch.save(content, checkpoint)
+    truth = inference_model(init_model(str(config), checkpoint, 'cpu'), path)
+    predict = build(config, checkpoint, classes=names)
+    prediction, = predict([predict.load(path)])
+    labels = truth.pred_sem_seg.data[0].numpy()
+    assert (prediction.label_map == labels).all()
+    assert prediction.label_map.dtype == np.uint8
+    assert prediction.record['fractions'] == {
+        name: pytest.approx((labels == label).mean(), abs=1e-5)
+        for label, name in enumerate(expected)}
+    with pytest.raises(UserError, match='2 classes, and 3 names'):
+        build(config, checkpoint, classes=list('abc'))
+
+
+def test_other_channels(root, drawn_data, tmp_path):
+    """What is predicted for is what the config's own pipeline loads."""
+    pytest.importorskip('mmseg')
+    path = tmp_path / 'gray.tif'
+    image = cv2.imread(str(drawn_data / 'images' / 'val' / '0001.jpg'))
+    cv2.imwrite(str(path), image[:96])
+    config = write_config(tmp_path, root, drawn_data, 'upernet')
+    with config.open('a') as file:
+        file.write("""
+model['backbone']['in_channels'] = 1
+model['data_preprocessor'] = dict(mean=[100.], std=[50.], bgr_to_rgb=False)
+test_pipeline = test_dataloader['dataset']['pipeline'] = [
+    dict(type='LoadImageFromFile', color_type='grayscale', to_float32=True),
+    dict(type='Resize', scale=(64, 64), keep_ratio=True),
+    dict(type='LoadAnnotations'), dict(type='PackSegInputs')]
+""")
+    checkpoint = str(write_checkpoint(config, tmp_path / 'gray.pth'))
+    from mmseg.apis import inference_model, init_model
+
+    truth = inference_model(init_model(str(config), checkpoint, 'cpu'),
+                            str(path)).pred_sem_seg.data[0].numpy()
+    predict = build(config, checkpoint, opacity=0.)
+    prediction, frame = predict([predict.load(str(path)), image[:96]])
+    assert (prediction.label_map == truth).all()
+    assert (frame.label_map == truth).all()
+    # Gray, but for the names.
+    gray = cv2.cvtColor(image[:96], cv2.COLOR_BGR2GRAY)
+    same = (prediction.picture == gray[..., None]).all(-1)
+    assert same.mean() > .5
+
+
+def test_names_and_colors(model, tmp_path):
     config, checkpoint = model('upernet')
     content = torch.load(checkpoint)
     names = tuple('abcdefg')
@@ -170,7 +222,7 @@ def test_names_and_colours(model, tmp_path):
     assert build(config, str(tmp_path / 'named.pth')).classes == list(names)
     predict = build(config, checkpoint, classes=list('hijklmn'),
                     palette='voc')
-    meta = predict.inferencer.visualizer.dataset_meta
+    meta = predict.visualizer.dataset_meta
     assert meta['classes'] == list('hijklmn')
     assert meta['palette'][:2] == [(0, 0, 0), (128, 0, 0)]
     for options, message in (

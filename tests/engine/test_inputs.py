@@ -64,6 +64,19 @@ def test_patterns_and_what_was_written_before(folder):
         'x', 'film']
 
 
+def test_other_suffixes(folder):
+    for name in ('a/one.npy', 'a/._x.png', 'b/two.NPY'):
+        (folder / name).write_bytes(b'')
+    # In a folder what the loader of a config reads.
+    assert named(find_inputs([f'{folder}/a'])) == ['x']
+    assert named(find_inputs([f'{folder}/a', f'{folder}/b'],
+                             suffixes=('.npy', ))) == [
+        'a/one', 'a/x', 'deep/y', 'b/two', 'b/x']
+    # What is named is taken.
+    assert named(find_inputs([f'{folder}/a/one.npy'])) == ['one']
+    assert named(find_inputs([f'{folder}/*/*.npy'])) == ['one']
+
+
 @pytest.mark.parametrize('given, message', [
     ('{}/none.jpg', 'there is no file or folder'),
     ('{}/*.webp', 'as a pattern it fits none'),

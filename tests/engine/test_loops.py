@@ -2,6 +2,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.dataset import DefaultSampler, InfiniteSampler
+from mmengine.registry import TRANSFORMS
 from tiny import write_config
 from torch.utils.data import BatchSampler
 
@@ -141,14 +142,24 @@ def test_unreadable_images_are_skipped_and_counted(workers, make_runner,
     assert f'{skipped} draws of images that cannot be read were' in said
 
 
+@TRANSFORMS.register_module()
+class FaultyTransform:
+    """Raises for every image."""
+
+    def __call__(self, results):
+        return results['what there is not']
+
+
 def test_a_fault_of_a_transform_is_not_taken_for_an_image(make_runner):
     _, make = make_runner
     runner = make('upernet', 0, unreadable='skip')
     runner._train_dataloader.dataset.pipeline.insert(
-        2, dict(type='Resize', scale=None, scale_factor='wrong'))
-    with pytest.raises(Exception) as caught:
+        2, dict(type='FaultyTransform'))
+    with pytest.raises(UserError, match=r'\.jpg cannot go through the '
+                       r'pipeline: KeyError: ') as caught:
         runner.train()
-    assert not isinstance(caught.value, UserError)
+    assert '\n' not in str(caught.value)
+    assert runner.train_loop.images.skipped == 0
 
 
 def test_nothing_readable_ends(tmp_path):

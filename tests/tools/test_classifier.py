@@ -193,9 +193,11 @@ def test_crop_of_the_ports(config, data, official, run_python, tmp_path):
 
 def test_flipped_too(config, data, official, run_python, tmp_path):
     path, net = official
-    out = tmp_path / 'out.pkl'
+    out, pictures = tmp_path / 'out.pkl', tmp_path / 'pictures'
     run_python('tools/test.py', config, path, '--work-dir',
-               tmp_path / 'work', '--out', out, '--tta')
+               tmp_path / 'work', '--out', out, '--tta', '--show-dir',
+               pictures)
+    assert len(list(pictures.rglob('*.png'))) == 12
     straight, flipped = (official_scores(net, data, flip=flip)
                          for flip in (False, True))
     assert_same(scores_in(out), {
@@ -237,7 +239,6 @@ def test_two_processes(config, data, official, root, tmp_path):
     ('train', 'other classes', 'take its head out'),
     ('train', 'resume a released file', 'there is nothing to resume'),
     ('test', 'out', '--out '),
-    ('test', 'tta pictures', '--show-dir: '),
     ('test', 'no head', 'has no head'),
     ('test', 'another network', 'not a CycleNet'),
 ])
@@ -262,8 +263,6 @@ def test_mistakes_end_in_one_line(tool, what, message, config, official,
         args = ['--resume', path]
     elif what == 'out':
         args += ['--out', 'predictions.json']
-    elif what == 'tta pictures':
-        args += ['--tta', '--show-dir', tmp_path / 'pictures']
     elif what == 'no head':
         torch.save(CycleNet(ARCH).state_dict(), path)
     elif what == 'another network':

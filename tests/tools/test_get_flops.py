@@ -36,6 +36,24 @@ def test_backbone_by_stage(count):
     assert parameters['to stage 4'] == 9 * 320 * 512 + 512
 
 
+def test_channels_of_the_image(count, root):
+    for args in (['b1'], [root / 'configs/retinanet/'
+                          'retinanet_cyclemlp-b1_fpn_1x_coco.py',
+                          '--size', '224']):
+        if len(args) > 1:
+            pytest.importorskip('mmdet')
+        parameters, macs = count(
+            *args, '--cfg-options', 'model.backbone.in_channels=5')
+        assert macs['stem'] == 56 * 56 * 7 * 7 * 5 * 64
+        assert parameters['stem'] == 7 * 7 * 5 * 64 + 64
+
+
+def test_no_model(tmp_path):
+    (tmp_path / 'empty.py').write_text('lr = 1\n')
+    assert 'has no model.backbone' in complaint(
+        COMMAND, tmp_path / 'empty.py')
+
+
 def test_size_and_executed(count, root):
     _, macs = count('b1', '--size', '800', '1344')
     assert round(sum(macs.values()) / 1e9, 2) == 45.43

@@ -97,6 +97,20 @@ def test_segmentor(inputs, root, drawn_data, tmp_path, capsys):
         for label in np.unique(labels)}
 
 
+def test_names_that_differ_by_folder_or_suffix(root, drawn_data, tmp_path):
+    pytest.importorskip('mmseg')
+    source = sorted((drawn_data / 'images' / 'val').glob('*.jpg'))[0]
+    for name in ('cam1/0.jpg', 'cam2/0.jpg', 'cam2/0.png'):
+        (tmp_path / 'in' / name).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(tmp_path / 'in' / name), cv2.imread(str(source)))
+    assert run_command(
+        root / COMMAND, *model('upernet', root, drawn_data, tmp_path),
+        tmp_path / 'in', '--out-dir', tmp_path / 'out') == 0
+    assert files(tmp_path / 'out' / 'labels') == [
+        'cam1/0.jpg.png', 'cam2/0.jpg.png', 'cam2/0.png.png']
+    assert len(files(tmp_path / 'out')) == 9
+
+
 @pytest.mark.parametrize('args, message', [
     (['gone.py', 'x.pth', 'x.jpg'], 'there is no config file gone.py'),
     (['{}', 'gone.pth', 'x.jpg'], 'there is no checkpoint file gone.pth'),

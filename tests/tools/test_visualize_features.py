@@ -43,6 +43,46 @@ def test_erf_of_a_config(root, drawn_data, tmp_path):
     assert wide == sorted(set(wide))
 
 
+@pytest.mark.parametrize('channels', [1, 5])
+def test_other_channels(channels, root, drawn_data, tmp_path):
+    """Images are loaded and normalized as the config says."""
+    pytest.importorskip('mmseg')
+    (tmp_path / f'bands{channels}.py').write_text(f"""
+import numpy as np
+from mmcv.transforms import BaseTransform
+from mmengine.registry import TRANSFORMS
+@TRANSFORMS.register_module()
+class LoadBands{channels}(BaseTransform):
+    def transform(self, results):
+        results['img'] = np.load(results['img_path'])
+        return results
+""")
+    config = write_config(tmp_path, root, drawn_data, 'upernet')
+    with config.open('a') as file:
+        file.write(f"""
+import sys
+sys.path.append({str(tmp_path)!r})
+custom_imports = dict(imports=['mmcyclemlp', 'bands{channels}'],
+                      allow_failed_imports=False)
+model['backbone']['in_channels'] = {channels}
+model['data_preprocessor'] = dict(mean=None, std=None, bgr_to_rgb=False)
+test_dataloader['dataset']['pipeline'] = [
+    dict(type='LoadBands{channels}'), dict(type='PackSegInputs')]
+""")
+    (tmp_path / 'in').mkdir()
+    bands = np.random.RandomState(0).rand(100, 130, channels)
+    np.save(tmp_path / 'in/a.npy', bands.squeeze())
+    np.save(tmp_path / 'in/other.npy', bands[..., [0, 0]])
+    size = ['--size', '64', '--out', tmp_path / 'a.png']
+    for args in (['maps', config, tmp_path / 'in/a.npy'], ['erf', config],
+                 ['erf', config, f'{tmp_path}/in/a*.npy']):
+        assert run_command(root / COMMAND, *args, *size) == 0
+        assert cv2.imread(str(tmp_path / 'a.png')).std() > 10
+        (tmp_path / 'a.png').unlink()
+    assert f'the backbone takes images of {channels} channels' in complaint(
+        root / COMMAND, 'erf', config, tmp_path / 'in', *size)
+
+
 def test_cyclefc(run_python, tmp_path):
     done = run_python(COMMAND, 'cyclefc', '--kernel', '3', '3', '--out',
                       tmp_path / 'reads.png')

@@ -1,0 +1,203 @@
+"""A file through the test pipeline of a config."""
+
+import logging
+import os
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from mmcv.transforms import LoadImageFromFile
+from mmengine.dataset import Compose
+
+from .data_checks.images import check_whole
+from .errors import UserError, describe
+from .inputs import UnreadableError, fetch, suffix_of
+
+# Keys of annotations, which a file alone does not have.
+_ANNOTATIONS = {
+    'ann_info', 'eval_ann_info', 'gt_bboxes', 'gt_bboxes_labels',
+    'gt_depth_map', 'gt_ignore_flags', 'gt_label', 'gt_masks', 'gt_seg_map',
+    'instances', 'seg_map_path', 'segments_info'}
+
+
+class Loaded(NamedTuple):
+    """An image that is ready for the model.
+
+    Attributes:
+        image (np.ndarray): As the pipeline loaded it, (H, W) or (H, W, C).
+        size (tuple[int, int]): Height and width that predictions have.
+        data (dict): What the model takes.
+    """
+
+    image: np.ndarray
+    size: tuple
+    data: Any
+
+
+def leaves(dataset):
+    """The data sets inside wrappers such as ConcatDataset.
+
+    Args:
+        dataset (dict | Dataset): A data set, or its config.
+
+    Returns:
+        list: Of the same kind, in order.
+    """
+    get = (dataset.get if isinstance(dataset, dict)
+           else lambda name: getattr(dataset, name, None))
+    inner = get('datasets') or get('dataset')
+    if inner is None:
+        return [dataset]
+    inner = inner if isinstance(inner, (list, tuple)) else [inner]
+    return [leaf for one in inner for leaf in leaves(one)]
+
+
+class TestPipeline:
+    """Loads files as a config's test data is loaded, without annotations.
+
+    Args:
+        cfg (Config): With ``test_dataloader``. The default scope of mm's
+            registries is set already.
+
+    Raises:
+        UserError: The config has no pipeline, or it cannot be built.
+    """
+
+    __test__ = False  # no test for pytest
+
+    def __init__(self, cfg):
+        if not cfg.get('test_dataloader'):
+            raise UserError('the config has no test_dataloader, whose '
+                            'pipeline says how a picture is prepared')
+        steps = _steps(cfg.test_dataloader.dataset)
+        if not steps:
+            raise UserError(
+                'test_dataloader.dataset has no pipeline, which says how a '
+                'picture is prepared: set test_dataloader.dataset.pipeline')
+        try:
+            self.steps = Compose(steps).transforms
+        except Exception as error:  # of transforms: the user's own Python
+            raise UserError('test_dataloader.dataset.pipeline cannot be '
+                            f'built: {describe(error)}') from error
+        self._skipped = set()
+        # What mm's own loader reads is listed in inputs.py.
+        self.suffixes = () if any(map(_is_mm_loader, self.steps)) else (
+            '.npy', '.npz')
+        for leaf in leaves(cfg.test_dataloader.dataset):
+            suffix = os.path.splitext(leaf.get('img_suffix') or '')[1]
+            self.suffixes += (suffix.lower(), ) if suffix else ()
+
+    def load(self, source, whole=True):
+        """Load a file.
+
+        Args:
+            source (str): Path or URL.
+            whole (bool): Whether to run all steps, in place of those up to
+                the one that gives an image. Default: True.
+
+        Returns:
+            Loaded: The image; without ``data`` if not whole.
+
+        Raises:
+            UnreadableError: A step fails.
+        """
+        with _local(source) as path:
+            return self._run(path, whole)
+
+    def load_frame(self, frame):
+        """Load an array as if it were a file.
+
+        Args:
+            frame (np.ndarray): (H, W, 3) of uint8, BGR.
+
+        Returns:
+            Loaded: The image.
+
+        Raises:
+            UnreadableError: A step fails.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, 'frame.bmp')
+            cv2.imwrite(path, frame)
+            return self._run(path, whole=True)
+
+    def _run(self, path, whole):
+        results = dict(img_path=path, img_id=0, seg_fields=[])
+        image = None
+        for step in self.steps:
+            try:
+                if _is_mm_loader(step):
+                    check_whole(Path(path).read_bytes())
+                results = step(results)
+            except Exception as error:  # of any transform or decoder
+                if _needs_annotations(error):
+                    self._skip(step, error)
+                    continue
+                raise _failure(step, error, image is None) from error
+            if results is None:
+                raise UnreadableError(
+                    f'{type(step).__name__} of the test pipeline leaves it '
+                    'out')
+            if image is None and 'img' in results:
+                image = np.array(results['img'])
+                size = results.get('ori_shape') or image.shape
+                if not whole:
+                    return Loaded(image, tuple(size[:2]), None)
+        if image is None:
+            raise UnreadableError('no step of the test pipeline gives an img')
+        return Loaded(image, tuple(size[:2]), results)
+
+    def _skip(self, step, error):
+        name = type(step).__name__
+        if 'Annotation' not in name and name not in self._skipped:
+            logging.getLogger('mmcyclemlp').warning(
+                '%s of the test pipeline is skipped: it needs %r, which a '
+                'picture alone does not have', name, error.args[0])
+        self._skipped.add(name)
+
+
+def _steps(dataset):
+    """The pipeline of a data set, with that of wrappers after it."""
+    inner = dataset.get('datasets') or dataset.get('dataset')
+    inner = inner[0] if isinstance(inner, (list, tuple)) else inner
+    return ([] if inner is None else _steps(inner)) + list(
+        dataset.get('pipeline') or ())
+
+
+def _is_mm_loader(step):
+    return isinstance(step, LoadImageFromFile) and (
+        type(step).transform is LoadImageFromFile.transform)
+
+
+def _needs_annotations(error):
+    return isinstance(error, KeyError) and error.args and (
+        error.args[0] in _ANNOTATIONS)
+
+
+def _failure(step, error, loading):
+    """Say why a step failed."""
+    name = type(step).__name__
+    if isinstance(error, KeyError) and error.args:
+        return UnreadableError(f'{name} of the test pipeline needs '
+                               f'{error.args[0]!r}, which a picture alone '
+                               'does not have')
+    reason = ' '.join(f'{error}'.split()) or type(error).__name__
+    if loading:
+        by = '' if _is_mm_loader(step) else f' by {name}'
+        return UnreadableError(f'it cannot be read{by}: {reason}')
+    return UnreadableError(f'{name} of the test pipeline fails: {reason}')
+
+
+@contextmanager
+def _local(source):
+    """Give the path of a file, which is downloaded if it is a URL."""
+    if '://' not in source:
+        yield source
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, f'picture{suffix_of(source)}')
+        fetch(source, path)
+        yield path

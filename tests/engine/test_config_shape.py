@@ -1,0 +1,132 @@
+"""What a config lacks, told before it is used."""
+
+import copy
+
+import pytest
+from mmengine.config import Config
+
+from mmcyclemlp.engine import config_shape, launch
+from mmcyclemlp.engine.config_shape import check_shape
+from mmcyclemlp.engine.errors import UserError
+
+LOADER = dict(dataset=dict(type='CocoDataset'), batch_size=2,
+              sampler=dict(type='DefaultSampler', shuffle=True))
+WHOLE = dict(
+    model=dict(type='RetinaNet'), train_dataloader=LOADER,
+    train_cfg=dict(by_epoch=True, max_epochs=3),
+    optim_wrapper=dict(optimizer=dict(type='SGD', lr=.1)),
+    val_dataloader=LOADER, val_cfg=dict(type='ValLoop'),
+    val_evaluator=[dict(type='CocoMetric')], test_dataloader=LOADER,
+    test_cfg=dict(type='TestLoop'), test_evaluator=dict(type='CocoMetric'))
+
+
+def config(**changes):
+    whole = {**copy.deepcopy(WHOLE), **changes}
+    return Config({key: value for key, value in whole.items()
+                   if value != 'absent'}, cfg_text='-', filename='mine.py')
+
+
+def complaint(action='train', **changes):
+    with pytest.raises(UserError) as caught:
+        check_shape(config(**changes), action)
+    text = str(caught.value)
+    assert text.startswith('mine.py: ') and '\n' not in text
+    return text[len('mine.py: '):]
+
+
+@pytest.mark.parametrize('changes', [
+    {}, dict(default_hooks=None), dict(auto_scale_lr=None),
+    dict(param_scheduler=None), dict(default_hooks={}),
+    dict(val_dataloader=None, val_cfg=None, val_evaluator=None),
+    dict(val_dataloader=[LOADER], val_cfg=dict(type='MultiValLoop'),
+         val_evaluator=[dict(type='A')]),
+    dict(val_evaluator=dict(metrics=[dict(type='A')])),
+    dict(train_cfg=dict(type='mine.Loop'))], ids=repr)
+def test_what_mm_runs_passes(changes):
+    for action in ('train', 'test', 'check'):
+        check_shape(config(**changes), action)
+
+
+def test_what_only_training_needs_is_not_asked_of_a_test():
+    part = dict(train_dataloader=None, train_cfg=None, optim_wrapper=None)
+    check_shape(config(**part), 'test')
+    assert complaint(**part) == (
+        'train_dataloader, train_cfg and optim_wrapper are missing or None: '
+        'add them')
+
+
+def test_mistakes_are_reported_together():
+    assert complaint(model='absent', train_cfg=None, train_dataloader=dict(
+        dataset=[])) == (
+            'model is missing: add model=dict(type=...); train_cfg is '
+            'missing or None: add it; train_dataloader.dataset is a list: '
+            "make it dict(type='ConcatDataset', datasets=[...]); "
+            'train_dataloader has no sampler: set train_dataloader.sampler='
+            "dict(type='DefaultSampler', shuffle=True)")
+
+
+@pytest.mark.parametrize('changes, start', [
+    (dict(model=dict(backbone={})), 'model has no type'),
+    (dict(model=[]), 'model is a list'),
+    (dict(train_cfg=dict(by_epoch=False)), 'train_cfg has no max_iters'),
+    (dict(val_cfg=None),
+     'val_dataloader and val_evaluator without val_cfg: '),
+    (dict(val_dataloader=[LOADER]), 'val_dataloader is a list: '),
+    (dict(val_evaluator=dict(ann_file='a')), 'val_evaluator has no type'),
+    (dict(train_dataloader=dict(batch_size=1)),
+     'train_dataloader has no dataset'),
+    (dict(default_hooks=[]), 'default_hooks is a list'),
+    (dict(auto_scale_lr=dict(enable=True)), 'auto_scale_lr is enabled'),
+])
+def test_one_mistake(changes, start):
+    assert complaint(**changes).startswith(start)
+
+
+@pytest.mark.parametrize('action, missing', [
+    ('train', 'train_dataloader, train_cfg and optim_wrapper are missing: '
+     'data, optimizer and runner are in the form of mmdet 2.x or mmseg 0.x'),
+    ('test', 'test_dataloader, test_cfg and test_evaluator are missing: data '
+     'and evaluation are in'),
+    ('check', 'train_dataloader is missing: data is in the form of mmdet')])
+def test_an_old_config(action, missing):
+    old = Config(dict(
+        model=dict(type='RetinaNet'), data=dict(samples_per_gpu=2),
+        optimizer=dict(type='SGD'), evaluation=dict(interval=1),
+        runner=dict(type='EpochBasedRunner')),
+        cfg_text='-', filename='mine.py')
+    with pytest.raises(UserError) as caught:
+        check_shape(old, action)
+    assert str(caught.value).startswith(f'mine.py: {missing}')
+
+
+def test_old_keys_that_are_left_are_named(monkeypatch):
+    said = []
+    monkeypatch.setattr(config_shape, 'print_log',
+                        lambda text, *args: said.append(text))
+    check_shape(config(lr_config=dict(policy='step'),
+                       optimizer=dict(type='SGD')), 'train')
+    assert said == ['mine.py: lr_config is of mmdet 2.x or mmseg 0.x and is '
+                    'ignored: use param_scheduler']
+
+
+def test_trust_reaches_networks_inside_others(monkeypatch):
+    inner = dict(type='CycleMLP_B1_feat', init_cfg=dict(checkpoint='a.pth'))
+    cfg = Config(dict(model=dict(
+        type='SoftTeacher', detector=dict(type='RetinaNet', backbone=inner),
+        others=[dict(type='CycleNet', init_cfg=None)]), default_scope='none'))
+    monkeypatch.setattr(launch, 'read_safely', lambda *args: None)
+    monkeypatch.setattr(launch, '_make_resumable', lambda *args: None)
+    with pytest.raises(UserError):
+        launch.build_runner(cfg, trusted=True)
+    assert cfg.model.detector.backbone.init_cfg.trusted is True
+    assert cfg.model.others[0].init_cfg is None
+
+
+def test_a_backbone_file_reaches_a_network_inside_another(monkeypatch):
+    monkeypatch.setattr(launch, 'read', lambda *args: {})
+    monkeypatch.setattr(launch, 'find_state_dict', lambda _: ({}, 'bare'))
+    cfg = Config(dict(load_from='a.pth', model=dict(
+        type='SoftTeacher', detector=dict(backbone=dict(type='CycleNet')))))
+    launch.use_backbone_file(cfg)
+    assert cfg.model.detector.backbone.init_cfg.checkpoint == 'a.pth'
+    assert cfg.load_from is None
