@@ -93,9 +93,10 @@ class _Samples(Dataset):
             return opened
         try:
             found = self.steps(self._info(sample))
-            found['img'].shape  # noqa: B018
+            height, width = found['img'].shape[:2]
         except Exception as error:  # of any transform
             return self._failed(opened, content, error)
+        opened = opened._replace(size=(width, height))
         return self._describe(opened, content, found['img'],
                               found.get('gt_seg_map'))
 
@@ -126,7 +127,6 @@ class _Samples(Dataset):
 
     def _describe(self, opened, content, image, labels):
         sample = opened.sample
-        opened = opened._replace(size=(image.shape[1], image.shape[0]))
         load = self.source.transform('LoadImageFromFile')
         if load:
             try:
