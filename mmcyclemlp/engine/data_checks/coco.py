@@ -1,13 +1,10 @@
 """Data sets of COCO annotation files: classes, boxes and images."""
 
-import os.path as osp
-
 import numpy as np
 
 from ..errors import UserError
 from .coco_file import read_coco, several_of
 from .findings import Finding, some
-from .images import Sample, absent
 from .masks import check_masks
 
 __all__ = ['check_coco', 'read_coco']
@@ -23,22 +20,19 @@ def check_coco(source, classes, read):
 
     Yields:
         Finding: What is wrong.
-
-    Returns:
-        list[Sample]: Images that are used and exist.
     """
     if not is_coco(source):
-        return []
+        return
     path = source.below_root(source.config['ann_file'])
     try:
         file = read(path, bool(
             source.transform('LoadAnnotations').get('with_mask')))
     except UserError as error:
         yield Finding('not a COCO file', str(error), (path, ))
-        return []
+        return
     if not file.images:
         yield Finding('no images', f'{path} lists no images', (path, ))
-        return []
+        return
     classes = tuple(classes or ())
     yield from _class_names(source, file, classes)
     yield from file.findings
@@ -46,9 +40,8 @@ def check_coco(source, classes, read):
     yield from check_masks(file, chosen(file, classes) & file.kept)
     if 'area' in file.lacking:
         yield lacks(file, 'area')
-    used = used_images(source, file, classes)
-    yield from _ground_truth(source, file, classes, used)
-    return (yield from _existing(source, file, used))
+    yield from _ground_truth(source, file, classes,
+                             used_images(source, file, classes))
 
 
 def is_coco(source):
@@ -189,22 +182,3 @@ def _ground_truth(source, file, classes, used):
             'class without example',
             f'{file.path} has no box of the classes {some(lacking)}',
             lacking, error=False)
-
-
-def _existing(source, file, used):
-    folder = source.folders.get('img', source.root)
-    samples = [Sample(osp.join(folder, file.images[at][1]),
-                      file.images[at][2:]) for at in used]
-    missing = absent([one.image for one in samples])
-    if missing:
-        remedy = f'check {source.option}.data_prefix.img'
-        if '\\' in missing[0] and osp.sep == '/':
-            remedy = "write '/', not '\\', in file_name"
-        yield Finding(
-            'missing image',
-            f'{missing[0]} does not exist: {len(missing)} of '
-            f'{len(samples)} images that {file.path} lists are not there; '
-            f'{remedy}', missing)
-        gone = set(missing)
-        samples = [one for one in samples if one.image not in gone]
-    return samples

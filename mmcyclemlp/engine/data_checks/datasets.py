@@ -85,6 +85,8 @@ def list_samples(source, dataset):
              f'{source.option}.seg_map_suffix')):
         missing = absent(paths)
         if missing:
+            if '\\' in missing[0] and osp.sep == '/':
+                hint += "; write '/' in place of '\\'"
             yield Finding(
                 f'missing {kind}',
                 f'{missing[0]} does not exist: {len(missing)} of '

@@ -1,5 +1,6 @@
 """Data sets other than COCO's are checked by what mm builds of them."""
 
+import coco_folder
 import cv2
 import numpy as np
 import pytest
@@ -106,6 +107,22 @@ def test_a_broken_xml_file_ends_in_one_line(folder):
     error, = found
     assert error.kind == 'data set that cannot be built'
     assert 'ParseError' in error.message and '\n' not in error.message
+
+
+def test_backslashes_in_names_of_files(tmp_path):
+    path = coco_folder.draw(tmp_path)
+    cfg = coco_folder.config(path)
+    assert look_at(cfg.train_dataloader.dataset)[1] == (3, 3)
+
+    def turn(content):
+        for one in content['images']:
+            one['file_name'] = f'.\\{one["file_name"]}'
+
+    coco_folder.change(path, turn)
+    found, _ = look_at(cfg.train_dataloader.dataset)
+    error, = (one for one in found if one.error)
+    assert error.kind == 'missing image'
+    assert "write '/' in place of '\\'" in error.message
 
 
 def own(folder, kind):
