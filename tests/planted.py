@@ -572,10 +572,10 @@ LABEL_MAPS = {
         'undecodable label map'),
     'png without end': Fault(
         lambda data: data.cut(data.label(), 12), 'undecodable label map'),
-    'label map in colour': Fault(
+    'label map in color': Fault(
         lambda data: data.redraw(
             data.label(), lambda labels: np.stack([labels] * 3, -1)),
-        'undecodable label map'),
+        'label map in color'),
     'label map of another size': Fault(
         lambda data: data.redraw(
             data.label(), lambda labels: labels[:-1]),

@@ -203,3 +203,21 @@ def all_nodes(node):
     if isinstance(node, (list, tuple)):
         for one in node:
             yield from all_nodes(one)
+
+
+def leaves(dataset):
+    """The data sets inside wrappers such as ConcatDataset.
+
+    Args:
+        dataset (dict | Dataset): A data set, or its config.
+
+    Returns:
+        list: Of the same kind, in order.
+    """
+    get = (dataset.get if isinstance(dataset, dict)
+           else lambda name: getattr(dataset, name, None))
+    inner = get('datasets') or get('dataset')
+    if inner is None:
+        return [dataset]
+    inner = inner if isinstance(inner, (list, tuple)) else [inner]
+    return [leaf for one in inner for leaf in leaves(one)]

@@ -40,6 +40,12 @@ def explain(model, step, error, batch=None, loader=None, dataset=None):
     place = ''
     for frame in _frames(error):
         module = frame.get('self')
+        meta = frame.get('img_meta')
+        if isinstance(meta, dict) and 'scale_factor' not in meta and (
+                loader != 'train_dataloader'):
+            findings.append(
+                f'{loader}.dataset.pipeline packs no scale_factor, which '
+                'boxes are scaled back by: add a Resize transform')
         if isinstance(module, nn.Module) and module in names:
             place = f' in {names[module]}'
             findings += _norm(names[module], module, frame.get('input'))

@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 from mmengine.registry import DATASETS
 
+from .config_shape import leaves
 from .errors import UserError
-from .reading import leaves
 
 
 def to_picture(image):

@@ -17,10 +17,9 @@ from mmengine.registry import VISUALIZERS
 from mmengine.structures import PixelData
 from mmengine.visualization import Visualizer
 
-from .config_shape import name_of
+from .config_shape import leaves, name_of
 from .drawing import to_picture
 from .errors import UserError
-from .reading import leaves
 
 _VISUALIZERS = dict(mmdet='DetLocalVisualizer', mmseg='SegLocalVisualizer',
                     mmpretrain='UniversalVisualizer')

@@ -12,6 +12,7 @@ import numpy as np
 from mmcv.transforms import LoadImageFromFile
 from mmengine.dataset import Compose
 
+from .config_shape import leaves
 from .data_checks.images import check_whole
 from .errors import UserError, describe
 from .inputs import UnreadableError, fetch, suffix_of
@@ -35,24 +36,6 @@ class Loaded(NamedTuple):
     image: np.ndarray
     size: tuple
     data: Any
-
-
-def leaves(dataset):
-    """The data sets inside wrappers such as ConcatDataset.
-
-    Args:
-        dataset (dict | Dataset): A data set, or its config.
-
-    Returns:
-        list: Of the same kind, in order.
-    """
-    get = (dataset.get if isinstance(dataset, dict)
-           else lambda name: getattr(dataset, name, None))
-    inner = get('datasets') or get('dataset')
-    if inner is None:
-        return [dataset]
-    inner = inner if isinstance(inner, (list, tuple)) else [inner]
-    return [leaf for one in inner for leaf in leaves(one)]
 
 
 class TestPipeline:

@@ -107,6 +107,7 @@ class DataCheck:
         self._folders = {}  # of classes
         self._images = {}  # split -> path -> hash or None
         self._named = set()  # classes that a split has boxes of
+        self._counted = set()  # class names that heads were compared with
 
     def run(self):
         """Look at everything.
@@ -159,7 +160,9 @@ class DataCheck:
         missing = list(_missing(source))
         yield from missing
         classes = source.classes
-        if classes is not None and self.cfg.get('model'):
+        if classes is not None and self.cfg.get('model') and (
+                tuple(classes) not in self._counted):
+            self._counted.add(tuple(classes))
             yield from check_heads(self.cfg, source, classes)
         if source.remote:
             yield Finding('not checked', f'not checked: {source.option}, '

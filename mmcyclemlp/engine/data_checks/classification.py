@@ -66,65 +66,78 @@ def check_labelled(source, number, option, known, whole):
     Returns:
         list[Sample]: Its images.
     """
-    config, kind, place = source.config, source.kind, source.option
-    unlabelled = not config.get('with_label', True) or (
-        source.is_a('ImageNet') and config.get('split') == 'test')
+    unlabelled = not source.config.get('with_label', True) or (
+        source.is_a('ImageNet') and source.config.get('split') == 'test')
     if not source.is_a('CustomDataset') or unlabelled:
         return []
-    names = config.get('classes') or source.classes
-    if isinstance(names, str):
-        missing = list(check_exists(names, f'{place}.classes'))
-        yield from missing
-        names = None if missing else list_from_file(names)
-    if names and len(names) != number:
-        yield Finding(
-            'class count of a head',
-            f'{place} of type {config["type"]} has {len(names)} class names '
-            f'({some(names)}), but {option} is {number}: make them equal; '
-            "type='CustomDataset' has none of its own", (place, ))
-
+    names = yield from _class_names(source, number, option)
     if source.remote:
         return []
-    prefix = config.get('data_prefix') or config.get('split') or ''
-    if isinstance(prefix, dict):
-        prefix = prefix.get('img_path') or ''
-    folder = osp.expanduser(source.below_root(prefix))
-    missing = list(check_exists(folder, f'{place}.data_prefix'))
-    ann_file = config.get('ann_file') or ''
-    if not ann_file and config.get('split'):
-        # Where ImageNet looks for one.
-        listed = osp.join('meta', f'{config["split"]}.txt')
-        ann_file = listed if osp.exists(source.below_root(listed)) else ''
+    folder, ann_file = _places(source)
+    missing = list(check_exists(folder, f'{source.option}.data_prefix'))
     if ann_file:
-        ann_file = osp.expanduser(source.below_root(ann_file))
-        missing += check_exists(ann_file, f'{place}.ann_file')
+        missing += check_exists(ann_file, f'{source.option}.ann_file')
     if missing:
         yield from missing
         return []
     if ann_file:
         return (yield from _check_list(source, ann_file, folder, number,
                                        option))
-    extensions = tuple(config.get('extensions') or init_defaults(kind).get(
-        'extensions') or kind.IMG_EXTENSIONS)
     folders, samples = yield from _check_class_folders(
-        folder, extensions, number, option, place, whole)
+        source, folder, number, option, whole)
+    yield from _compare_folders(source, folder, folders, names, known)
+    known[folder] = folders
+    return samples
+
+
+def _class_names(source, number, option):
+    """Class names that the config gives, and whether they are enough."""
+    names = source.config.get('classes') or source.classes
+    if isinstance(names, str):
+        missing = list(check_exists(names, f'{source.option}.classes'))
+        yield from missing
+        names = None if missing else list_from_file(names)
+    if names and len(names) != number:
+        yield Finding(
+            'class count of a head',
+            f'{source.option} of type {source.config["type"]} has '
+            f'{len(names)} class names ({some(names)}), but {option} is '
+            f"{number}: make them equal; type='CustomDataset' has none of "
+            'its own', (source.option, ))
+    return names
+
+
+def _places(source):
+    """The folder of the images, and the list of them, '' if there is none."""
+    config = source.config
+    prefix = config.get('data_prefix') or config.get('split') or ''
+    if isinstance(prefix, dict):
+        prefix = prefix.get('img_path') or ''
+    ann_file = config.get('ann_file') or ''
+    if not ann_file and config.get('split'):
+        # Where ImageNet looks for one.
+        listed = osp.join('meta', f'{config["split"]}.txt')
+        ann_file = listed if osp.exists(source.below_root(listed)) else ''
+    return osp.expanduser(source.below_root(prefix)), ann_file and (
+        osp.expanduser(source.below_root(ann_file)))
+
+
+def _compare_folders(source, folder, folders, names, known):
+    """Class folders number the labels, in the same order everywhere."""
     if names and list(names) != folders and set(names) == set(folders):
         yield Finding(
             'order of classes',
-            f'{place}: labels number the folders in sorted order '
+            f'{source.option}: labels number the folders in sorted order '
             f'({some(folders)}): give the class names in that order',
-            (place, ))
-    for other, theirs in known.items():
-        if theirs != folders:
-            odd = sorted(set(folders) ^ set(theirs))
-            yield Finding(
-                'class folders that differ',
-                f'{folder} and {other} have not the same class folders '
-                f'({some(odd)} in one alone), so that a label would mean '
-                'different classes: make them the same', odd)
-            break
-    known[folder] = folders
-    return samples
+            (source.option, ))
+    other = next((one for one in known if known[one] != folders), None)
+    if other is not None:
+        odd = sorted(set(folders) ^ set(known[other]))
+        yield Finding(
+            'class folders that differ',
+            f'{folder} and {other} have not the same class folders '
+            f'({some(odd)} in one alone), so that a label would mean '
+            'different classes: make them the same', odd)
 
 
 def _check_list(source, ann_file, folder, number, option):
@@ -173,8 +186,11 @@ def _check_list(source, ann_file, folder, number, option):
     return [Sample(path) for path in paths if path not in gone]
 
 
-def _check_class_folders(folder, extensions, number, option, place, whole):
+def _check_class_folders(source, folder, number, option, whole):
     """One folder a class, none of them empty; give names and samples."""
+    extensions = tuple(
+        source.config.get('extensions') or init_defaults(source.kind).get(
+            'extensions') or source.kind.IMG_EXTENSIONS)
     folders = sorted(
         entry.name for entry in os.scandir(folder) if entry.is_dir())
     if len(folders) != number:
@@ -182,8 +198,8 @@ def _check_class_folders(folder, extensions, number, option, place, whole):
             'class folders',
             f'{folder} has {len(folders)} class folders ({some(folders)}), '
             f'but {option} is {number}: make them equal' if folders else
-            f'{folder} has no class folders: set {place}.ann_file to a list '
-            'of its images, "name label" a line', (folder, ))
+            f'{folder} has no class folders: set {source.option}.ann_file to '
+            'a list of its images, "name label" a line', (folder, ))
     samples, empty = [], []
     for name in folders:
         images = _images(osp.join(folder, name), extensions)

@@ -202,10 +202,10 @@ def check_instances(source, dataset, classes, known=()):
     if wrong:
         yield Finding(
             'class name without object',
-            f'no object of {source.option} has the class {some(wrong)}; its '
-            f'files have objects named {some(names)}. mm drops objects of '
-            f'other names: set {source.option}.metainfo=dict(classes=...) to '
-            'the names in the files', tuple(wrong))
+            f'{source.option} has no object of its classes {some(wrong)}; '
+            f'its files have objects named {some(names)}. mm drops objects '
+            f'of other names: set {source.option}.metainfo='
+            'dict(classes=...) to the names in the files', tuple(wrong))
     elif not any(counts.values()):
         yield Finding(
             'images without ground truth',

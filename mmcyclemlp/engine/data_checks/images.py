@@ -130,6 +130,16 @@ def check_opened(source, opened):
                 f'{path} cannot be decoded ({reason}): {len(faults)} of '
                 f'{len(opened)} that were opened; replace it or leave it out',
                 [path for path, _ in faults])
+    colored = [one for one in opened if one.label_channels > 1]
+    if colored:
+        one = colored[0]
+        yield Finding(
+            'label map in color',
+            f'{one.sample.label_map} has {one.label_channels} channels, and '
+            f'a label map has one: {len(colored)} of {len(opened)} label '
+            'maps that were opened; write the index of the class of each '
+            'pixel in place of its color, or add a transform that does so',
+            [one.sample.label_map for one in colored])
     failed = [one for one in opened if one.failure]
     if failed:
         yield Finding(

@@ -30,6 +30,7 @@ class Opened(NamedTuple):
         fault (str): Why the image cannot be read; '' if it can.
         label_size (tuple | None): Width and height of the label map.
         label_fault (str): Why that cannot be read; '' if it can.
+        label_channels (int): How many channels it has.
         pixels (dict): How many pixels of the label map have which label.
         lost (dict): Values of the label file that loading changes, and what
             it makes of them.
@@ -44,6 +45,7 @@ class Opened(NamedTuple):
     fault: str = ''
     label_size: Optional[tuple] = None
     label_fault: str = ''
+    label_channels: int = 1
     pixels: dict = {}
     lost: dict = {}
     failure: str = ''
@@ -142,10 +144,7 @@ class _Samples(Dataset):
             lost, fault = _lost(sample.label_map, self.source)
             opened = opened._replace(lost=lost, label_fault=fault)
         if labels.ndim != 2:
-            return opened._replace(label_fault=(
-                f'it has {labels.shape[-1]} channels and a label map has '
-                'one: write the index of the class of each pixel in place '
-                'of its color'))
+            return opened._replace(label_channels=labels.shape[-1])
         opened = opened._replace(
             label_size=(labels.shape[1], labels.shape[0]),
             pixels=_pixels(labels))

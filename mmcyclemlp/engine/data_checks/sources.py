@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from mmengine.fileio import list_from_file
 from mmengine.registry import DATASETS, MODELS
 
+from ..config_shape import leaves, name_of
 from ..errors import UserError
 from .findings import Finding, some
 
@@ -95,7 +96,7 @@ class Source:
     def transform(self, name):
         """The first transform of this name in the pipeline, {} if none."""
         return next((one for one in self.config.get('pipeline') or ()
-                     if _name(one['type']) == name), {})
+                     if name_of(one['type']) == name), {})
 
 
 def sources(cfg, split):
@@ -104,24 +105,13 @@ def sources(cfg, split):
     Raises:
         UserError: No installed library knows the type of one.
     """
-    loader = cfg.get(f'{split}_dataloader')
+    loaders = cfg.get(f'{split}_dataloader') or []
+    if not isinstance(loaders, (list, tuple)):  # of a loop of the user's own
+        loaders = [loaders]
     scope = cfg.get('default_scope', 'mmengine')
     with DATASETS.switch_scope_and_registry(scope) as registry:
         return [Source(split, leaf, _kind(leaf, split, registry))
-                for leaf in _leaves(loader.dataset)] if loader else []
-
-
-def _leaves(dataset):
-    inner = dataset.get('datasets') or dataset.get('dataset')
-    if inner is None:
-        return [dataset]
-    inner = inner if isinstance(inner, (list, tuple)) else [inner]
-    return [leaf for one in inner for leaf in _leaves(one)]
-
-
-def _name(kind):
-    """Name of a type, which a config gives as text or as a class."""
-    return kind.split('.')[-1] if isinstance(kind, str) else kind.__name__
+                for loader in loaders for leaf in leaves(loader.dataset)]
 
 
 def _class(kind, registry):
