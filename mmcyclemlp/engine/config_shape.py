@@ -3,6 +3,16 @@
 import logging
 
 from mmengine.logging import print_log
+from mmengine.registry import (
+    HOOKS,
+    LOOPS,
+    METRICS,
+    MODELS,
+    OPTIM_WRAPPERS,
+    OPTIMIZERS,
+    PARAM_SCHEDULERS,
+    VISUALIZERS,
+)
 
 from .errors import UserError
 
@@ -78,6 +88,8 @@ def check_shape(cfg, action):
         mistakes += _loader(cfg, split)
         if action != 'check' and split != 'train':
             mistakes += _evaluator(cfg, f'{split}_evaluator')
+    if action != 'check':
+        mistakes += _unknown_types(cfg, action)
     if mistakes:
         raise UserError(f'{cfg.filename}: {"; ".join(mistakes)}')
     for key, new in _IGNORED.items():
@@ -121,6 +133,49 @@ def _parts(cfg, action):
         limit = _LIMITS.get(loop_of(loop))
         if limit and limit not in loop:
             yield f'train_cfg has no {limit}: set train_cfg.{limit}'
+
+
+def _unknown_types(cfg, action):
+    """Types that mm would not find, with the keys that ask for them."""
+    parts = ('train', 'val') if action == 'train' else ('test', )
+    asked = [(f'{part}_cfg', LOOPS) for part in parts]
+    asked += [(f'{part}_evaluator', METRICS) for part in parts[-1:]]
+    if action == 'train':
+        asked += [('optim_wrapper', OPTIM_WRAPPERS),
+                  ('optim_wrapper.optimizer', OPTIMIZERS),
+                  ('param_scheduler', PARAM_SCHEDULERS)]
+    asked += [('default_hooks', HOOKS), ('custom_hooks', HOOKS),
+              ('model', MODELS), ('visualizer', VISUALIZERS)]
+    for option, registry in asked:
+        with registry.switch_scope_and_registry(
+                cfg.get('default_scope', 'mmengine')) as found:
+            for name, kind in _types(option, _get(cfg, option)):
+                if isinstance(kind, str) and found.get(kind) is None:
+                    yield (f'{name}.type is {kind!r}, which no installed '
+                           'library knows: check the name and '
+                           'custom_imports')
+
+
+def _get(cfg, option):
+    first, *others = option.split('.')
+    node = cfg.get(first)
+    for key in others:
+        node = node.get(key) if isinstance(node, dict) else None
+    return node
+
+
+def _types(option, node):
+    """Names and types of one part of a config, of a list or dict of them."""
+    if isinstance(node, (list, tuple)):
+        for place, one in enumerate(node):
+            yield from _types(f'{option}[{place}]', one)
+    elif isinstance(node, dict) and 'metrics' in node:
+        yield from _types(f'{option}.metrics', node['metrics'])
+    elif isinstance(node, dict) and 'type' in node:
+        yield option, node['type']
+    elif option == 'default_hooks' and isinstance(node, dict):
+        for key, one in node.items():
+            yield from _types(f'{option}.{key}', one)
 
 
 def _missing(cfg, keys):
@@ -185,6 +240,19 @@ def _evaluator(cfg, key):
     for one in found if isinstance(found, (list, tuple)) else [found]:
         if isinstance(one, dict) and not {'type', 'metrics'} & set(one):
             yield f'{key} has no type: set {key}.type'
+
+
+def is_mm(one):
+    """Whether an object is of a class of mm's own.
+
+    Args:
+        one (object): A transform, metric or the like.
+
+    Returns:
+        bool: False for a class of the user's.
+    """
+    return type(one).__module__.partition('.')[0] in (
+        'mmcv', 'mmengine', 'mmdet', 'mmseg', 'mmpretrain')
 
 
 def all_nodes(node):

@@ -5,6 +5,7 @@ exception, never at its text.
 """
 
 import torch
+from mmengine.model import ImgDataPreprocessor
 from mmengine.structures import BaseDataElement
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -49,6 +50,7 @@ def explain(model, step, error, batch=None, loader=None, dataset=None):
         if isinstance(module, nn.Module) and module in names:
             place = f' in {names[module]}'
             findings += _norm(names[module], module, frame.get('input'))
+            findings += _input_channels(names, module, frame.get('input'))
     if isinstance(error, torch.cuda.OutOfMemoryError):
         findings.append(f'the GPU has too little memory: make {loader}.'
                         'batch_size or the images smaller')
@@ -87,6 +89,25 @@ def _norm(name, module, value):
            'batch_size to 2 or more')
 
 
+def _input_channels(names, module, value):
+    """A layer that gets another number of channels than it takes."""
+    if isinstance(module, nn.Conv2d):
+        takes, axis = module.in_channels, 1
+    elif isinstance(module, nn.Linear):
+        takes, axis = module.in_features, -1
+    else:
+        return
+    if not isinstance(value, torch.Tensor) or value.dim() < 2 or (
+            value.shape[axis] == takes):
+        return
+    name = names[module]
+    owner = next((other for part, other in names.items()
+                  if hasattr(part, 'in_channels')
+                  and f'{name}.'.startswith(f'{other}.')), name)
+    yield (f'{name} takes {takes} channels and gets {value.shape[axis]}: '
+           f'make {owner}.in_channels fit what is before it')
+
+
 def _class_weights(names):
     """Weights of classes that are not one for each."""
     by_name = {name: module for module, name in names.items()}
@@ -102,12 +123,24 @@ def _class_weights(names):
         if head is None:
             continue
         expected = _outputs(head, loss)
-        if len(weight) not in expected:
+        if _is_binary(loss):
+            if len(weight) > 1:
+                yield (f'{name}.class_weight has {len(weight)} values, and '
+                       'with use_sigmoid=True mmseg takes one: give one, or '
+                       'set use_sigmoid=False')
+        elif len(weight) not in expected:
             background = ' and background' if (
                 head.num_classes not in expected) else ''
             yield (f'{name}.class_weight has {len(weight)} values for '
                    f'{head.num_classes} classes{background}: give one value '
                    'for each')
+
+
+def _is_binary(loss):
+    """Whether it is mmseg's cross entropy with a sigmoid."""
+    return getattr(loss, 'use_sigmoid', False) and (
+        f'{type(loss).__module__}.{type(loss).__name__}'
+        == 'mmseg.models.losses.cross_entropy_loss.CrossEntropyLoss')
 
 
 def _outputs(head, loss):
@@ -152,23 +185,49 @@ def _of_batch(model, names, batch, loader):
     if samples and not any(map(_has_truth, samples)):
         yield (f'{pipeline} gives no annotations: add LoadAnnotations, and '
                'pack what it loads')
-    mean = getattr(preprocessor, 'mean', None)
-    inputs = batch.get('inputs') if isinstance(batch, dict) else None
-    if isinstance(mean, torch.Tensor) and isinstance(
-            inputs, (list, tuple, torch.Tensor)):
-        channels = {len(image) for image in inputs
-                    if isinstance(image, torch.Tensor)}
-        count = len(mean.view(-1))
-        if count > 1 and channels - {count}:
-            yield (f'model.data_preprocessor.mean has {count} values, and '
-                   f'{loader} gives images of {max(channels - {count})} '
-                   'channels: give mean and std one value for each, and set '
-                   'model.backbone.in_channels')
+    if loader == 'train_dataloader' and _lack_masks(names, samples):
+        yield (f'{pipeline} gives no masks: set with_mask=True in '
+               'LoadAnnotations')
+    yield from _channels(model, batch, loader)
     for sample in samples:
         found = list(_labels(names, sample))
         if found:
             yield found[0]
             return
+
+
+def _channels(model, batch, loader):
+    """Images of another number of channels than the model takes."""
+    inputs = batch.get('inputs') if isinstance(batch, dict) else None
+    if not isinstance(inputs, (list, tuple, torch.Tensor)):
+        return
+    gives = {len(image) for image in inputs
+             if isinstance(image, torch.Tensor)}
+    preprocessor = getattr(model, 'data_preprocessor', None)
+    mean = getattr(preprocessor, 'mean', None)
+    backbone = getattr(model, 'backbone', None) or nn.Identity()
+    takes = next((one.in_channels for one in backbone.modules()
+                  if isinstance(one, nn.Conv2d)), None)
+    count = len(mean.view(-1)) if isinstance(mean, torch.Tensor) else 1
+    if count > 1 and gives - {count}:
+        # Where the normalization is mmengine's, it is of 1 or 3 values.
+        few = isinstance(preprocessor, ImgDataPreprocessor)
+        yield (f'model.data_preprocessor.mean has {count} values, and '
+               f'{loader} gives images of {max(gives - {count})} channels: '
+               + ('set mean and std to one value, or to None and normalize '
+                  'in a transform' if few else
+                  'give mean and std one value for each')
+               + ', and set model.backbone.in_channels')
+    elif takes is not None and gives - {takes}:
+        yield (f'model.backbone.in_channels is {takes}, and {loader} gives '
+               f'images of {max(gives - {takes})} channels: set it')
+
+
+def _lack_masks(names, samples):
+    """Whether a mask head gets no masks to learn from."""
+    found = [one.gt_instances for one in samples if 'gt_instances' in one]
+    return bool(found) and not any('masks' in one for one in found) and any(
+        name.endswith('.mask_head') for name in names.values())
 
 
 def _has_truth(sample):

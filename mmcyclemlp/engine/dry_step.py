@@ -21,6 +21,7 @@ from mmengine.runner.amp import autocast
 from torch.nn.modules.batchnorm import SyncBatchNorm, _BatchNorm
 from torch.utils.data import BatchSampler
 
+from .config_shape import is_mm
 from .doomed import explain, one_value, samples_of
 from .errors import UserError
 from .loops import name_images
@@ -297,10 +298,11 @@ def _evaluate(evaluator, outputs, batch):
     Returns:
         list[str] | None: Names of all values; None if some are not known.
     """
-    evaluator = copy.copy(evaluator)
-    evaluator.metrics = [_separate(metric) for metric in evaluator.metrics]
+    all_metrics, evaluator = evaluator.metrics, copy.copy(evaluator)
+    copies = [_separate(metric) for metric in all_metrics]
+    evaluator.metrics = [metric for metric in copies if metric is not None]
     evaluator.process(data_samples=outputs, data_batch=batch)
-    given = []
+    given = None if None in copies else []
     for metric in evaluator.metrics:
         kind = type(metric)
         if f'{kind.__module__}.{kind.__name__}' not in _COMPUTED:
@@ -325,7 +327,17 @@ def _evaluate(evaluator, outputs, batch):
 
 
 def _separate(metric):
-    """A copy that keeps results of its own, and writes no label maps."""
+    """A copy that keeps results of its own, and writes no label maps.
+
+    Returns:
+        BaseMetric | None: None if a metric of the user's cannot be copied.
+    """
+    if not is_mm(metric):
+        try:
+            return copy.deepcopy(metric)
+        except Exception:  # of any object that it holds
+            return None
+    # mm's are copied as far as they change: their ground truth is large.
     other = copy.copy(metric)
     for name, value in vars(metric).items():
         if isinstance(value, (dict, list, set)):

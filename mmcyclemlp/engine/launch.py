@@ -225,7 +225,7 @@ def build_runner(cfg, testing=False, trusted=False,
                   else Runner.from_cfg(cfg))
     check_channels(_bare(runner.model))
     runner.register_hook(_LoadersHook())
-    if testing:
+    if testing or cfg.get('resume'):
         runner.register_hook(_WholeHook())
     if not testing:
         if not any(isinstance(hook, FiniteLossHook) for hook in runner.hooks):
@@ -317,7 +317,7 @@ class _LoadersHook(Hook):
 
 
 class _WholeHook(Hook):
-    """Refuse to evaluate what is partly random, of which mm only warns."""
+    """Refuse to evaluate or resume another model; mm only warns."""
 
     def after_load_checkpoint(self, runner, checkpoint):
         """See that the checkpoint has every tensor of the model."""

@@ -3,6 +3,7 @@
 import copy
 import logging
 import warnings
+from collections import Counter
 
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
@@ -120,6 +121,8 @@ def _differ(then, now):
 
 
 def _against(then, now):
+    if isinstance(then, Counter) and isinstance(now, Counter):  # milestones
+        then, now = sorted(then.elements()), sorted(now.elements())
     return f'{then!r:.60} (config: {now!r:.60})'
 
 

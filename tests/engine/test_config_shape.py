@@ -4,6 +4,8 @@ import copy
 
 import pytest
 from mmengine.config import Config
+from mmengine.registry import LOOPS
+from mmengine.runner import EpochBasedTrainLoop
 
 from mmcyclemlp.engine import config_shape, launch
 from mmcyclemlp.engine.config_shape import check_shape
@@ -12,6 +14,7 @@ from mmcyclemlp.engine.errors import UserError
 LOADER = dict(dataset=dict(type='CocoDataset'), batch_size=2,
               sampler=dict(type='DefaultSampler', shuffle=True))
 WHOLE = dict(
+    default_scope='mmdet',
     model=dict(type='RetinaNet'), train_dataloader=LOADER,
     train_cfg=dict(by_epoch=True, max_epochs=3),
     optim_wrapper=dict(optimizer=dict(type='SGD', lr=.1)),
@@ -39,10 +42,14 @@ def complaint(action='train', **changes):
     dict(param_scheduler=None), dict(default_hooks={}),
     dict(val_dataloader=None, val_cfg=None, val_evaluator=None),
     dict(val_dataloader=[LOADER], val_cfg=dict(type='MultiValLoop'),
-         val_evaluator=[dict(type='A')]),
-    dict(val_evaluator=dict(metrics=[dict(type='A')])),
-    dict(train_cfg=dict(type='mine.Loop'))], ids=repr)
-def test_what_mm_runs_passes(changes):
+         val_evaluator=[dict(type='CocoMetric')]),
+    dict(val_evaluator=dict(metrics=[dict(type='mmdet.VOCMetric')])),
+    dict(train_cfg=dict(type='MineLoop')),
+    dict(train_cfg=dict(type=EpochBasedTrainLoop, max_epochs=1),
+         default_hooks=dict(timer=None))], ids=repr)
+def test_what_mm_runs_passes(changes, monkeypatch):
+    for name in ('MineLoop', 'MultiValLoop'):
+        monkeypatch.setitem(LOOPS.module_dict, name, EpochBasedTrainLoop)
     for action in ('train', 'test', 'check'):
         check_shape(config(**changes), action)
 
@@ -77,6 +84,16 @@ def test_mistakes_are_reported_together():
      'train_dataloader has no dataset'),
     (dict(default_hooks=[]), 'default_hooks is a list'),
     (dict(auto_scale_lr=dict(enable=True)), 'auto_scale_lr is enabled'),
+    (dict(model=dict(type='RetinaNot')), "model.type is 'RetinaNot', which"),
+    (dict(optim_wrapper=dict(optimizer=dict(type='AdamX'))),
+     "optim_wrapper.optimizer.type is 'AdamX', which no installed"),
+    (dict(param_scheduler=[dict(type='MultiStepLR'), dict(type='StepLess')]),
+     "param_scheduler[1].type is 'StepLess'"),
+    (dict(val_evaluator=[dict(type='CocoMetric'), dict(type='Metre')]),
+     "val_evaluator[1].type is 'Metre'"),
+    (dict(custom_hooks=[dict(type='Crook')]), "custom_hooks[0].type is 'C"),
+    (dict(default_hooks=dict(timer=dict(type='IterTimer'))),
+     "default_hooks.timer.type is 'IterTimer'"),
 ])
 def test_one_mistake(changes, start):
     assert complaint(**changes).startswith(start)

@@ -157,12 +157,12 @@ def test_images_that_training_skips(root, data):
     (data / 'images' / 'train' / '0001.jpg').write_bytes(b'')
     (data / 'images' / 'train' / '0002.jpg').unlink()
     cfg = config(root, 'mask_rcnn', data)
-    refuse(cfg, '0002.jpg does not exist')
+    refuse(cfg, "0002.jpg' does not exist")
     cfg.train_cfg.unreadable = 'skip'
     check_data(cfg, ('train', 'val'))
     # Evaluation skips none.
     (data / 'images' / 'val' / '0002.jpg').unlink()
-    refuse(cfg, '0002.jpg does not exist')
+    refuse(cfg, "0002.jpg' does not exist")
 
 
 def test_the_annotation_file_is_parsed_once(root, data, monkeypatch):
@@ -196,7 +196,7 @@ def test_what_lies_elsewhere_is_not_opened(root, data):
 def test_image_without_label(root, data):
     (data / 'annotations' / 'train' / '0003.png').unlink()
     refuse(config(root, 'upernet', data),
-           r'train/0003\.png does not exist: 1 of 8')
+           r'''train/0003\.png' does not exist: 1 of 8''')
 
 
 def test_wrong_suffix(root, data):

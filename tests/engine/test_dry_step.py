@@ -35,6 +35,22 @@ class FailingMetric(BaseMetric):
         return dict(mine=1.)
 
 
+@METRICS.register_module()
+class CountingMetric(BaseMetric):
+    """Counts images in an array, which a shallow copy shares."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = np.zeros(1)
+
+    def process(self, data_batch, data_samples):
+        self.count += len(data_samples)
+        self.results += data_samples
+
+    def compute_metrics(self, results):
+        return dict(mine=float(self.count))
+
+
 @TRANSFORMS.register_module()
 class MoreChannels:
     """Doubles the channels."""
@@ -47,8 +63,15 @@ class MoreChannels:
 @pytest.fixture
 def make_cfg(root, drawn_data, tmp_path):
     def make(name):
-        cfg = Config.fromfile(
-            write_config(tmp_path, root, drawn_data, name))
+        path = (root / 'demo' / 'mask_rcnn.py' if name == 'mask_rcnn' else
+                write_config(tmp_path, root, drawn_data, name))
+        cfg = Config.fromfile(path)
+        for loader in (cfg.train_dataloader, cfg.val_dataloader):
+            loader.update(num_workers=0, persistent_workers=False)
+            loader.dataset.data_root = f'{drawn_data}/'
+        if 'ann_file' in cfg.val_evaluator:
+            cfg.val_evaluator.ann_file = str(
+                drawn_data / 'annotations' / 'instances_val.json')
         cfg.work_dir, cfg.launcher = str(tmp_path / 'work'), 'none'
         cfg.experiment_name = cfg.visualizer.name = f'{tmp_path.name}{name}'
         return cfg
@@ -141,6 +164,64 @@ def test_means_of_other_channels(make_cfg):
     assert 'gives images of 6 channels' in text
 
 
+def test_channels_without_a_mean(make_cfg):
+    cfg = make_cfg('upernet')
+    cfg.model.data_preprocessor.update(mean=None, std=None)
+    cfg.train_dataloader.dataset.pipeline.insert(
+        -1, dict(type='MoreChannels'))
+    assert complaint(cfg).startswith(
+        'model.backbone.in_channels is 3, and train_dataloader gives images '
+        'of 6 channels: set it (')
+
+
+@pytest.mark.parametrize('name, option', [
+    ('retinanet', 'bbox_head'), ('mask_rcnn', 'rpn_head'),
+    ('mask_rcnn', 'roi_head.bbox_head')])
+def test_in_channels_that_do_not_fit(name, option, make_cfg):
+    cfg = make_cfg(name)
+    head = cfg.model
+    for key in option.split('.'):
+        head = head[key]
+    head.in_channels = 23
+    text = complaint(cfg, 'off')
+    assert text.startswith(f'model.{option}.')
+    assert f': make model.{option}.in_channels fit what is before it (' in (
+        text)
+
+
+def test_masks_that_are_not_loaded(make_cfg):
+    cfg = make_cfg('mask_rcnn')
+    for step in cfg.train_dataloader.dataset.pipeline:
+        if step.type == 'LoadAnnotations':
+            step.with_mask = False
+    assert complaint(cfg, 'off').startswith(
+        'train_dataloader.dataset.pipeline gives no masks: set '
+        'with_mask=True in LoadAnnotations (')
+
+
+@pytest.mark.parametrize('weights, passes', [([1.], True), ([1., 2.], False)])
+def test_class_weight_of_a_sigmoid(weights, passes, make_cfg):
+    cfg = make_cfg('upernet')
+    cfg.model.decode_head.loss_decode = dict(
+        type='CrossEntropyLoss', use_sigmoid=True, class_weight=weights)
+    cfg.train_cfg.max_iters = 1
+    if passes:
+        start(build_runner(cfg), 'train')
+        return
+    assert complaint(cfg).startswith(
+        'model.decode_head.loss_decode.class_weight has 2 values, and with '
+        'use_sigmoid=True mmseg takes one: ')
+
+
+def test_validation_of_boxes_without_scale_factor(make_cfg):
+    cfg = make_cfg('retinanet')
+    for step in cfg.val_dataloader.dataset.pipeline:
+        if step.type == 'PackDetInputs':
+            step.meta_keys = ('img_id', 'img_path', 'ori_shape', 'img_shape')
+    assert complaint(cfg).startswith(
+        'val_dataloader.dataset.pipeline packs no scale_factor, ')
+
+
 def test_a_part_of_the_model_is_named(make_cfg, monkeypatch):
     cfg = make_cfg('retinanet')
     runner = build_runner(cfg)
@@ -193,7 +274,9 @@ def test_the_best_by_a_value_that_is_not_given(name, wrong, right, make_cfg):
 
 @pytest.mark.parametrize('name', ['upernet', 'retinanet'])
 def test_nothing_is_changed(name, make_cfg, capfd):
-    runner = build_runner(make_cfg(name))
+    cfg = make_cfg(name)
+    cfg.val_evaluator = [cfg.val_evaluator, dict(type='CountingMetric')]
+    runner = build_runner(cfg)
     runner._train_loop = type('Loop', (), {'max_iters': 4})()
     runner.build_train_loop = lambda loop: loop
     runner.model.train()
@@ -207,6 +290,7 @@ def test_nothing_is_changed(name, make_cfg, capfd):
             hub=runner.message_hub.state_dict(),
             results=[metric.results
                      for metric in runner.val_evaluator.metrics],
+            count=runner.val_evaluator.metrics[1].count.tolist(),
             attributes=sorted(vars(runner.model))))
 
     before = state()
@@ -217,7 +301,7 @@ def test_nothing_is_changed(name, make_cfg, capfd):
     said = capfd.readouterr()
     assert said.out + said.err == ''
     after = state()
-    for key in ('modes', 'results', 'attributes'):
+    for key in ('modes', 'results', 'count', 'attributes'):
         assert before[key] == after[key]
     for key in ('weights', 'rng', 'hub'):
         assert same(before[key], after[key])

@@ -7,6 +7,7 @@ from mmengine.optim import OptimWrapper
 from mmengine.registry import PARAM_SCHEDULERS
 from tiny import write_config
 
+from mmcyclemlp.backbones.checkpoint import CheckpointError
 from mmcyclemlp.engine import resume
 from mmcyclemlp.engine.errors import UserError
 from mmcyclemlp.engine.launch import build_runner, start, take_up
@@ -77,7 +78,7 @@ def run(root, drawn_data, tmp_path, monkeypatch):
     count = iter(range(9))
 
     def train(epochs, work='work', resumed=False, resume_with='checkpoint',
-              optimizer=None, **changes):
+              optimizer=None, change_model=None, **changes):
         said, rates = [], []
         monkeypatch.setattr(resume, 'print_log',
                             lambda text, *args: said.append(text))
@@ -94,6 +95,7 @@ def run(root, drawn_data, tmp_path, monkeypatch):
         cfg.val_dataloader = cfg.val_cfg = cfg.val_evaluator = None
         cfg.default_hooks.checkpoint.pop('save_best')
         cfg.update(changes)
+        cfg.merge_from_dict(dict(model=change_model or {}))
         if resumed:
             take_up(cfg)
         runner = build_runner(cfg, resume_with=resume_with)
@@ -149,6 +151,25 @@ def test_schedules_of_other_types_are_the_config_s(run):
     said, rates = run(2, resumed=True, param_scheduler=schedule)
     assert 'as the checkpoint has other types of schedules' in said
     assert rates == pytest.approx([1e-4] * 4)
+
+
+@pytest.mark.parametrize('resume_with', ['checkpoint', 'config'])
+@pytest.mark.parametrize('change, says', [
+    (dict(bbox_head=dict(stacked_convs=2)), 'lacks bbox_head.cls_convs.1.'),
+    (dict(neck=dict(out_channels=24), bbox_head=dict(in_channels=24)),
+     'has, of another shape, neck.')])
+def test_another_model_is_refused(change, says, resume_with, run):
+    run(1)
+    with pytest.raises(CheckpointError, match=says):
+        run(2, resumed=True, resume_with=resume_with, change_model=change)
+
+
+def test_milestones_are_a_list(run):
+    schedule = [dict(type='MultiStepLR', milestones=[1, 3], by_epoch=True)]
+    run(1, param_scheduler=schedule)
+    said, _ = run(2, resumed=True, param_scheduler=[
+        dict(type='MultiStepLR', milestones=[1, 2], by_epoch=True)])
+    assert 'param_scheduler[0].milestones [1, 3] (config: [1, 2])' in said
 
 
 def test_another_optimizer_is_refused_or_new(run):

@@ -30,7 +30,7 @@ from .findings import Finding
 from .images import Look, check_opened, check_overlap
 from .masks import HANGS
 from .samples import open_samples
-from .segmentation import check_labels, check_segmentation
+from .segmentation import check_binary, check_labels, check_segmentation
 from .sources import check_exists, check_heads, sources
 
 __all__ = ['DataCheck', 'Look', 'check_data', 'complete_annotations']
@@ -164,6 +164,8 @@ class DataCheck:
                 tuple(classes) not in self._counted):
             self._counted.add(tuple(classes))
             yield from check_heads(self.cfg, source, classes)
+            if source.is_a('BaseSegDataset'):
+                yield from check_binary(self.cfg, classes)
         if source.remote:
             yield Finding('not checked', f'not checked: {source.option}, '
                           'which is not on a disk of this machine',
@@ -219,10 +221,14 @@ class DataCheck:
         if not samples or wrong & HANGS:
             return
         opened = open_samples(source, dataset, samples, self.look)
-        yield from check_opened(source, opened)
+        for finding in check_opened(source, opened):
+            # Both settings are in the pipeline, which fails for that.
+            if not (finding.kind == 'pipeline that fails'
+                    and 'reduce_zero_label' in wrong):
+                yield finding
         if source.is_a('BaseSegDataset'):
-            yield from check_labels(self.cfg, source, classes, opened,
-                                    len(opened) == len(samples))
+            yield from check_labels(self.cfg, source, dataset, classes,
+                                    opened, len(opened) == len(samples))
         self._count(source, samples, opened)
 
     def _count(self, source, samples, opened):

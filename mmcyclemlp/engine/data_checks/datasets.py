@@ -7,8 +7,9 @@ from xml.etree import ElementTree
 
 from mmengine.dataset import BaseDataset
 from mmengine.fileio import list_dir_or_file
-from mmengine.registry import DATASETS
+from mmengine.registry import DATASETS, TRANSFORMS
 
+from ..config_shape import is_mm, name_of
 from ..errors import describe
 from .findings import Finding, some
 from .images import Sample, absent
@@ -36,10 +37,10 @@ def build(source, scope):
         with DATASETS.switch_scope_and_registry(scope) as registry:
             dataset = registry.build(config)
     except Exception as error:  # of the config: the user's own Python
+        place, reason = _culprit(source, scope) or (source.option, error)
         yield Finding(
             'data set that cannot be built',
-            f'{source.option} cannot be built: {describe(error)}',
-            (source.option, ))
+            f'{place} cannot be built: {describe(reason)}', (source.option, ))
         return None
     if isinstance(dataset, BaseDataset):
         return dataset
@@ -47,6 +48,18 @@ def build(source, scope):
         'not checked', f'not checked: {source.kind.__name__}, which is not '
         "a data set of mmengine's BaseDataset", (source.option, ),
         error=False)
+    return None
+
+
+def _culprit(source, scope):
+    """The first transform that cannot be built, and why."""
+    for place, step in enumerate(source.config.get('pipeline') or ()):
+        try:
+            with TRANSFORMS.switch_scope_and_registry(scope) as registry:
+                registry.build(step)
+        except Exception as error:  # of a transform: the user's own Python
+            name = name_of(step.get('type'))
+            return f'{source.option}.pipeline[{place}] ({name})', error
     return None
 
 
@@ -77,27 +90,37 @@ def list_samples(source, dataset):
             'images are not one file each', (source.option, ), error=False)
         return []
     yield from _doubles(source, samples)
-    for kind, paths, hint in (
-            ('image', [one.image for one in samples],
-             f'{source.option}.data_prefix'),
-            ('label map', [one.label_map for one in samples
-                           if one.label_map is not None],
-             f'{source.option}.seg_map_suffix')):
+    for kind, file in (('image', 'image'), ('label map', 'label_map')):
+        paths = [getattr(one, file) for one in samples
+                 if getattr(one, file) is not None]
         missing = absent(paths)
         if missing:
-            if '\\' in missing[0] and osp.sep == '/':
-                hint += "; write '/' in place of '\\'"
             yield Finding(
                 f'missing {kind}',
-                f'{missing[0]} does not exist: {len(missing)} of '
+                f'{missing[0]!r} does not exist: {len(missing)} of '
                 f'{len(paths)} {kind}s that {source.option} lists are not '
-                f'there; check {hint}', missing)
+                f'there; {_hint(source, kind, missing, paths)}', missing)
             gone = set(missing)
-            samples = [one for one in samples if one.image not in gone
-                       and one.label_map not in gone]
+            samples = [one for one in samples
+                       if getattr(one, file) not in gone]
     if labelled:
         yield from _alone(source, infos)
     return samples
+
+
+def _hint(source, kind, missing, paths):
+    """What to do about files that are not there."""
+    if '\\' in missing[0] and osp.sep == '/':
+        return "write '/' in place of '\\'"
+    if 2 * len(missing) < len(paths):
+        return ('add it, or leave its image out' if kind == 'label map'
+                else 'add it, or leave it out')
+    option, listed = source.option, source.config.get('ann_file')
+    if listed and source.is_a('BaseSegDataset'):
+        return (f'{source.below_root(listed)} has one name per line, without '
+                f'suffix, below {option}.data_prefix')
+    return f'check {option}.' + (
+        'data_prefix' if kind == 'image' else 'seg_map_suffix')
 
 
 def _alone(source, infos):
@@ -118,12 +141,6 @@ def _alone(source, infos):
             alone, error=False)
 
 
-def is_mm(transform):
-    """Whether a transform is one of mm's own."""
-    return type(transform).__module__.partition('.')[0] in (
-        'mmcv', 'mmengine', 'mmdet', 'mmseg', 'mmpretrain')
-
-
 def _infos(dataset):
     if dataset.data_list:
         return dataset.data_list
@@ -138,7 +155,9 @@ def _size(info):
 def _nothing(source):
     suffix = source.get('img_suffix')
     listed = source.config.get('ann_file')
-    if listed:
+    if listed and source.is_a('BaseSegDataset'):
+        reason = f'{source.below_root(listed)} lists none'
+    elif listed:
         reason = (f'of {source.below_root(listed)}, mm keeps no image: check '
                   'that metainfo.classes names classes that the file has, '
                   'and filter_cfg')

@@ -138,7 +138,8 @@ def check_opened(source, opened):
             f'{one.sample.label_map} has {one.label_channels} channels, and '
             f'a label map has one: {len(colored)} of {len(opened)} label '
             'maps that were opened; write the index of the class of each '
-            'pixel in place of its color, or add a transform that does so',
+            'pixel in place of its color, or add a transform that does so'
+            + by_pillow(source),
             [one.sample.label_map for one in colored])
     failed = [one for one in opened if one.failure]
     if failed:
@@ -152,10 +153,32 @@ def check_opened(source, opened):
     yield from _changes(source, opened)
 
 
-_UPRIGHT = (
-    'mm turns it by its EXIF orientation, and annotations of the stored '
-    "pixels do not fit: set color_type='color_ignore_orientation' in "
-    'LoadImageFromFile, or store the images upright')
+def by_pillow(source):
+    """What else helps where label maps have a palette or 1 bit.
+
+    Args:
+        source (Source): The data set.
+
+    Returns:
+        str: A sentence; '' if Pillow reads them already.
+    """
+    given = source.transform('LoadAnnotations').get(
+        'imdecode_backend', 'pillow')
+    return '' if given == 'pillow' else (
+        '. If the files have a palette or 1 bit, set imdecode_backend='
+        f"'pillow' in LoadAnnotations: {given} does not read the indices")
+
+
+def _turned(source):
+    """What to do where loading turns an image."""
+    return ('mm turns it by its EXIF orientation, and annotations of the '
+            f'stored pixels do not fit: set {_upright(source)}, or store the '
+            'images upright')
+
+
+def _upright(source):
+    flag = source.transform('LoadImageFromFile').get('color_type', 'color')
+    return f"color_type='{flag}_ignore_orientation' in LoadImageFromFile"
 
 
 def _sizes(source, opened):
@@ -168,7 +191,7 @@ def _sizes(source, opened):
             f'{one.sample.image} is {_by(one.size)} and by the annotations '
             f'{_by(one.sample.size)}: {len(wrong)} of {len(opened)} '
             'images that were opened; '
-            + (_UPRIGHT if 'orientation' in one.notes else
+            + (_turned(source) if 'orientation' in one.notes else
                'correct width and height, or the boxes and masks are for '
                'another image'),
             [one.sample.image for one in wrong])
@@ -181,7 +204,7 @@ def _sizes(source, opened):
             f'{one.sample.label_map} is {_by(one.label_size)} and its image '
             f'{_by(one.size)}: {len(wrong)} of {len(opened)} label maps that '
             'were opened; '
-            + (_UPRIGHT if 'orientation' in one.notes else
+            + (_turned(source) if 'orientation' in one.notes else
                'each label map needs one label for each pixel of its image'),
             [one.sample.label_map for one in wrong])
 
@@ -192,13 +215,12 @@ def _by(size):
 
 _CHANGES = {
     'orientation': (
-        'has an EXIF orientation, by which mm turns it', 'annotations must '
-        "be for the turned image; else set color_type="
-        "'color_ignore_orientation' in LoadImageFromFile"),
+        'has an EXIF orientation, by which mm turns it',
+        'annotations must be for the turned image; else set {upright}'),
     '16 bits': (
         'has 16 bits per channel, of which mm keeps the upper 8',
-        "to keep all, set color_type='unchanged' in LoadImageFromFile, or "
-        'store images of 8 bits'),
+        "to keep all, set color_type='unchanged' in LoadImageFromFile, and "
+        'mean and std of that range; or store images of 8 bits'),
     'CMYK': (
         'is a CMYK image, which mm converts to BGR',
         'colors may differ from what a viewer shows: store it as RGB'),
@@ -221,7 +243,8 @@ def _changes(source, opened):
             f'{found[0].sample.image} {text}'
             + (', which are (nearly) 0' if black else '')
             + f': {len(found)} of {len(opened)} images that were opened; '
-            f'{remedy}', [one.sample.image for one in found], black)
+            + remedy.format(upright=_upright(source)),
+            [one.sample.image for one in found], black)
 
 
 def check_overlap(split, train, other, what):

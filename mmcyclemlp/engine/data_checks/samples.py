@@ -14,9 +14,9 @@ from mmengine.utils import track_iter_progress
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
+from ..config_shape import is_mm
 from ..errors import describe
 from ..randomness import seeded
-from .datasets import is_mm
 from .images import check_whole, decode, spread
 
 

@@ -2,8 +2,14 @@
 
 from collections import Counter
 
+from ..config_shape import name_of
+from ..randomness import seeded
 from .findings import Finding, some
-from .sources import evaluators, heads
+from .images import by_pillow, spread
+from .sources import evaluators, heads, is_binary
+
+# Images that are put through the whole pipeline to see whether mm pads them.
+_PADDED = 8
 
 
 def check_segmentation(source, classes):
@@ -35,12 +41,44 @@ def check_segmentation(source, classes):
             'the first step; make them equal', (source.option, ))
 
 
-def check_labels(cfg, source, classes, opened, whole):
+def check_binary(cfg, classes):
+    """Check the heads that tell two classes apart by one channel.
+
+    Args:
+        cfg (Config): The config, for its heads.
+        classes (Sequence[str]): Class names of a data set.
+
+    Yields:
+        Finding: What is wrong.
+    """
+    for name, head in heads(cfg):
+        if not is_binary(head):
+            continue
+        losses = head.get('loss_decode') or ()
+        for loss in losses if isinstance(losses, (list, tuple)) else [losses]:
+            if name_of(loss.get('type')) == 'CrossEntropyLoss' and not (
+                    loss.get('use_sigmoid')):
+                yield Finding(
+                    'one channel without sigmoid',
+                    f'{name} has one output channel, of which softmax makes '
+                    f'1 everywhere: set {name}.loss_decode.use_sigmoid=True, '
+                    'or num_classes=2 and no out_channels', (name, ))
+        if len(classes) == 1:
+            yield Finding(
+                'one class name for two classes',
+                f'{name} has one output channel, for the labels 0 and 1, and '
+                f'the data has the class name {classes[0]!r} alone, by which '
+                'mm computes no IoU: give two names, metainfo=dict(classes='
+                f"('background', {classes[0]!r}))", (name, ))
+
+
+def check_labels(cfg, source, dataset, classes, opened, whole):
     """Check the labels as the pipeline gives them.
 
     Args:
         cfg (Config): The config, for its heads and metrics.
         source (Source): The data set.
+        dataset (BaseDataset): The same as mm builds it.
         classes (Sequence[str] | None): Its class names.
         opened (list[Opened]): Samples with the pixels of their label maps.
         whole (bool): Whether these are all the samples.
@@ -51,6 +89,8 @@ def check_labels(cfg, source, classes, opened, whole):
     counted = heads(cfg)
     number = len(classes or ()) or min(
         (head['num_classes'] for _, head in counted), default=0)
+    if any(is_binary(head) for _, head in counted):
+        number = max(number, 2)
     opened = [one for one in opened if one.pixels]
     if not number or not opened:
         return
@@ -58,7 +98,7 @@ def check_labels(cfg, source, classes, opened, whole):
     fine = set(range(number))
     if len(set(ignored.values())) == 1:
         fine |= set(ignored.values())
-    yield from _lost(source, opened)
+    yield from _lost(source, opened, fine - set(range(number)))
     wrong = {}
     for one in opened:
         # What is reported as cut to 8 bits is not reported again.
@@ -75,7 +115,7 @@ def check_labels(cfg, source, classes, opened, whole):
             f'neither a class (0 to {number - 1}) nor the ignore index '
             f'({unlabelled}): {len(files)} of {len(opened)} label maps that '
             f'were opened; {_remedy(value, number, wrong, source)}', files)
-    yield from _padding(cfg, source, number, ignored)
+    yield from _padding(cfg, source, dataset, number, ignored)
     seen = Counter()
     for one in opened:
         seen.update(one.pixels)
@@ -95,17 +135,24 @@ def _stored(value, source):
     return f'{value}'
 
 
-def _lost(source, opened):
+def _lost(source, opened, ignored):
     """Values of label files that mm's cast to 8 bits changes."""
-    found = [one for one in opened if one.lost]
-    if found:
-        value, kept = next(iter(found[0].lost.items()))
-        yield Finding(
-            'label out of range',
-            f'{_name(found[0])} has the label {value!r}, and mm keeps 8 bits '
-            f'of it and reads {kept}: {len(found)} of {len(opened)} label '
-            'maps that were opened; write whole numbers from 0 to 255',
-            [_name(one) for one in found])
+    for harmless in (False, True):
+        found = [(_name(one), value, kept) for one in opened
+                 for value, kept in one.lost.items()
+                 if (value == int(value) and kept in ignored
+                     if value == value else False) == harmless]
+        files = list(dict.fromkeys(name for name, _, _ in found))
+        if found:
+            name, value, kept = found[0]
+            yield Finding(
+                'label out of range',
+                f'{name} has the label {value!r}, and mm keeps 8 bits of it '
+                f'and reads {kept}: {len(files)} of {len(opened)} label maps '
+                'that were opened; ' + (
+                    'that is the ignore index' if harmless else
+                    'write whole numbers from 0 to 255'), files,
+                not harmless)
 
 
 def _zero(source, number, seen, wrong, whole):
@@ -129,7 +176,8 @@ def _absent(source, classes, seen, opened, ignored, wrong, whole):
             'masks of 0 and 255',
             f'{_name(opened[0])} has the labels 0 and 255, and 255 is the '
             f'ignore index, so that no pixel is of the class {classes[1]}: '
-            f'{len(opened)} label maps were opened; write 1 in place of 255',
+            f'{len(opened)} label maps were opened; write 1 in place of 255'
+            + by_pillow(source),
             [_name(one) for one in opened])
         return
     if not whole:
@@ -165,7 +213,8 @@ def _ignored(cfg, source, counted):
 
 def _remedy(value, number, wrong, source):
     if number == 2 and value == 255:
-        return 'write 1 in place of 255, the second class'
+        return ('write 1 in place of 255, the second class'
+                + by_pillow(source))
     if source.get('reduce_zero_label'):
         return ('reduce_zero_label=True takes 0 for unlabelled and makes it '
                 '255, and 1 for the first class; is that so in these files?')
@@ -178,18 +227,39 @@ def _remedy(value, number, wrong, source):
         return ('if these are shades or indices of other classes, map them '
                 'to 0, 1, 2, ... or correct num_classes')
     return (f'if {value} is unlabelled, set ignore_index={value} in every '
-            'head and metric; else correct the label maps or num_classes')
+            f'head and metric and seg_pad_val={value} in the '
+            'data_preprocessor; else correct the label maps or num_classes')
 
 
-def _padding(cfg, source, number, ignored):
+def _padding(cfg, source, dataset, number, ignored):
     """What mm pads label maps with is no label either."""
     preprocessor = cfg.model.get('data_preprocessor') or {}
     padding = preprocessor.get('seg_pad_val', 255)
     odd = [name for name, index in ignored.items() if index != padding]
-    if source.split == 'train' and preprocessor.get('size') and odd and (
-            padding >= number):
-        yield Finding(
-            'padding that is no label',
-            f'model.data_preprocessor.seg_pad_val is {padding}, but {odd[0]} '
-            f'is {ignored[odd[0]]}: a batch with a smaller image would fail; '
-            'make them equal', odd)
+    size = preprocessor.get('size')
+    if source.split != 'train' or not size or not odd:
+        return
+    fails = padding >= number
+    certain = fails and _is_padded(dataset, size)
+    yield Finding(
+        'padding that is no label',
+        f'model.data_preprocessor.seg_pad_val is {padding}, but {odd[0]} is '
+        f'{ignored[odd[0]]}: '
+        + (('a batch with a smaller image fails' if certain else
+            'a batch with a smaller image would fail') if fails else
+           f'what is padded is trained on as class {padding}')
+        + '; make them equal', odd, certain)
+
+
+def _is_padded(dataset, size):
+    """Whether the pipeline gives an image that is smaller than this."""
+    for place in spread(range(len(dataset)), _PADDED):
+        try:
+            with seeded(0, place):
+                image = dataset.pipeline(
+                    dataset.get_data_info(place))['inputs']
+        except Exception:  # reported as a pipeline that fails
+            continue
+        if image.shape[-2] < size[0] or image.shape[-1] < size[1]:
+            return True
+    return False

@@ -157,9 +157,7 @@ def check_exists(path, option):
 def check_heads(cfg, source, classes):
     """Every head counts the classes that the data has."""
     for name, head in heads(cfg):
-        # One channel with a sigmoid tells two classes apart.
-        one = head['num_classes'] == 1 or head.get('out_channels') == 1
-        if 'threshold' in head and one and len(classes) in (1, 2):
+        if is_binary(head) and len(classes) in (1, 2):
             continue
         if head['num_classes'] != len(classes):
             yield Finding(
@@ -167,6 +165,12 @@ def check_heads(cfg, source, classes):
                 f'{name}.num_classes is {head["num_classes"]}, but the '
                 f'{source.split} data has {len(classes)} classes '
                 f'({some(classes)}): make them equal', (name, ))
+
+
+def is_binary(head):
+    """Whether a head of mmseg tells two classes apart by one channel."""
+    return 'threshold' in head and 1 in (
+        head['num_classes'], head.get('out_channels'))
 
 
 _HEADS = ('bbox_head', 'mask_head', 'mask_iou_head', 'decode_head',

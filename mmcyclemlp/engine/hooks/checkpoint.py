@@ -41,6 +41,12 @@ class WholeFiles(LocalBackend):
             raise _cannot_write(filepath, error) from error
 
 
+def _is_sharded(runner):
+    """Whether each process has a part of the optimizer's state."""
+    return isinstance(getattr(runner.optim_wrapper, 'optimizer', None),
+                      ZeroRedundancyOptimizer)
+
+
 def _cannot_write(path, error):
     return UserError(
         f'{path} cannot be written: {error.strerror}. The checkpoints before '
@@ -69,6 +75,7 @@ class WholeCheckpointHook(CheckpointHook):
         self._resumed = None   # of the checkpoint that training goes on from
         self._before_val = None  # random states of training, meanwhile
         self._validated = False
+        self._gathered = None  # of all processes, while metrics are computed
         self._saved = None     # step, and whether validated
 
     # What is saved.
@@ -153,10 +160,24 @@ class WholeCheckpointHook(CheckpointHook):
         self._progress = self._place = None
         return INTERRUPTED
 
-    def _gather_progress(self, runner):
-        """What is the same in all processes, and a list of what is not."""
-        loop, optim_wrapper = runner.train_loop, runner.optim_wrapper
-        own = dict(
+    def gather(self, runner):
+        """Let the main process save alone until validation is over.
+
+        Args:
+            runner (Runner): The runner; this is called in all processes.
+
+        Returns:
+            bool: Whether it can. It cannot where each process has a part of
+            the optimizer's state.
+        """
+        if _is_sharded(runner):
+            return False
+        self._gathered = all_gather_object(self._own_progress(runner))
+        return True
+
+    def _own_progress(self, runner):
+        """What is not the same in all processes."""
+        return dict(
             # Of training, where validation is going on.
             rng=self._before_val or get_rng_state(),
             gradients={
@@ -164,16 +185,20 @@ class WholeCheckpointHook(CheckpointHook):
                 for name, parameter in runner.model.named_parameters()
                 if parameter.grad is not None
             })
+
+    def _gather_progress(self, runner):
+        """What is the same in all processes, and a list of what is not."""
+        loop = runner.train_loop
         progress = dict(
-            processes=all_gather_object(own),
+            processes=self._gathered or all_gather_object(
+                self._own_progress(runner)),
             batches_done=getattr(loop, 'batches_done', 0),
             batches_per_epoch=len(loop.dataloader),
             validated=self._validated)
-        if self.save_optimizer and not is_main_process() and isinstance(
-                getattr(optim_wrapper, 'optimizer', None),
-                ZeroRedundancyOptimizer):
+        if self.save_optimizer and not is_main_process() and (
+                _is_sharded(runner)):
             # The main process waits for it when it saves.
-            optim_wrapper.optimizer.consolidate_state_dict()
+            runner.optim_wrapper.optimizer.consolidate_state_dict()
         return progress
 
     def before_save_checkpoint(self, runner, checkpoint):
@@ -251,7 +276,7 @@ class WholeCheckpointHook(CheckpointHook):
     def after_val(self, runner):
         """Put them back."""
         set_rng_state(self._before_val)
-        self._before_val = None
+        self._before_val = self._gathered = None
 
     def after_train_iter(self, runner, batch_idx, data_batch=None,
                          outputs=None):

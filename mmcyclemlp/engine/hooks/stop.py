@@ -10,10 +10,11 @@ import time
 from functools import partial
 
 import torch
-from mmengine.dist import is_distributed
+from mmengine.dist import is_distributed, is_main_process
 from mmengine.hooks import EMAHook, Hook
 from mmengine.logging import print_log
 from mmengine.registry import HOOKS
+from mmengine.runner import Runner
 
 from ..errors import Stopped
 from ..signals import listen, listen_no_more
@@ -46,8 +47,11 @@ class StopHook(Hook):
         self._group = (torch.distributed.new_group(backend='gloo')
                        if is_distributed() else None)
         evaluator = getattr(runner.val_loop, 'evaluator', None)
-        if evaluator is not None and self._group is None:
-            evaluator.evaluate = partial(self._evaluate, evaluator.evaluate)
+        # Other runners save with all processes, which one alone cannot ask.
+        if evaluator is not None and (
+                self._group is None or isinstance(runner, Runner)):
+            evaluator.evaluate = partial(
+                self._evaluate, runner, evaluator.evaluate)
         if threading.current_thread() is threading.main_thread():
             listen(partial(self._ask, runner))
 
@@ -60,19 +64,25 @@ class StopHook(Hook):
         self._asked, self._since = number, time.monotonic()
         print_log(f'{signal.Signals(number).name}: the step is finished and '
                   'saved; once more ends at once', logger='current')
-        if self._evaluating:
+        if self._evaluating and is_main_process():
             self._leave_evaluation(runner)
 
-    def _evaluate(self, evaluate, size):
-        self._evaluating = True
+    def _evaluate(self, runner, evaluate, size):
+        self._evaluating = (self._group is None
+                            or self._checkpoints.gather(runner))
         try:
             return evaluate(size)
+        except RuntimeError:
+            if self._asked is None or is_main_process():
+                raise
+            os._exit(Stopped().code)  # the main process has saved and ended
         finally:
             self._evaluating = False
 
     def _leave_evaluation(self, runner):
-        """Save and end; evaluation is done anew on resuming.
+        """Save and end; evaluation is done again on resuming.
 
+        The main process alone computes metrics, and the others wait for it.
         A signal to the whole group ends the processes that a metric has
         forked. The metric may wait for them for ever. So may its finally
         clauses and the end of Python, which are left out for that reason.

@@ -182,5 +182,82 @@ def test_binary_segmentation_with_a_sigmoid(head, data):
         str(path), (labels > 0).astype('uint8')))
     data.train.metainfo.classes = ('background', 'part')
     for one in (data.cfg.model.decode_head, data.cfg.model.auxiliary_head):
-        one.update(head)
+        one.update(head, loss_decode=dict(
+            type='CrossEntropyLoss', use_sigmoid=True))
     assert errors(data) == []
+
+
+@pytest.mark.parametrize('head, names, kinds', [
+    (dict(num_classes=1), ('part', ), ['one class name for two classes']),
+    (dict(num_classes=2, out_channels=1,
+          loss_decode=dict(use_sigmoid=False)),
+     ('background', 'part'), ['one channel without sigmoid'])])
+def test_binary_segmentation_that_learns_nothing(head, names, kinds, data):
+    relabel(data, lambda path, labels: cv2.imwrite(
+        str(path), (labels > 0).astype('uint8')))
+    data.train.metainfo.classes = names
+    for one in (data.cfg.model.decode_head, data.cfg.model.auxiliary_head):
+        one.update(loss_decode=dict(
+            type='CrossEntropyLoss', use_sigmoid=True))
+        one.update(head)
+    found = errors(data)
+    assert {one.kind for one in found} == set(kinds)
+    assert {one.names[0] for one in found} == {
+        'model.decode_head', 'model.auxiliary_head'}
+
+
+@pytest.mark.parametrize('size, ignored, padding, error', [
+    (64, 0, 255, False), (640, 0, 255, True), (640, 255, 0, False),
+    (640, 255, 255, None)])
+def test_padding_of_label_maps(size, ignored, padding, error, data):
+    data.cfg.model.data_preprocessor.update(
+        size=(size, size), seg_pad_val=padding)
+    for head in (data.cfg.model.decode_head, data.cfg.model.auxiliary_head):
+        head.ignore_index = ignored
+    found = [one.error for one in findings(data)
+             if one.kind == 'padding that is no label']
+    assert found == ([] if error is None else [error])
+
+
+@pytest.mark.parametrize('kind, value, error', [
+    ('int32', -1, False), ('uint16', 511, False), ('int32', 257, True)])
+def test_labels_that_8_bits_make_the_ignore_index(kind, value, error, data):
+    for path in data.labels():
+        labels = np.array(Image.open(path)).astype(kind)
+        labels[labels == 255] = value
+        Image.fromarray(labels).save(path.with_suffix('.tif'))
+    data.train.seg_map_suffix = '.tif'
+    one, = (one for one in findings(data) if one.kind == 'label out of range')
+    assert one.error == error
+    assert ('that is the ignore index' in one.message) != error
+
+
+@pytest.mark.parametrize('backend', ['pillow', 'cv2'])
+def test_label_maps_with_a_palette(backend, data):
+    for path in data.labels():
+        picture = Image.open(path).convert('P')
+        picture.putpalette([7 * value % 256 for value in range(768)])
+        picture.save(path)
+    for step in data.train.pipeline:
+        if step.type == 'LoadAnnotations':
+            step.imdecode_backend = backend
+    found = errors(data)
+    if backend == 'pillow':
+        assert found == []
+        return
+    one, = found
+    assert one.kind == 'label map in color'
+    assert "set imdecode_backend='pillow' in LoadAnnotations" in one.message
+
+
+def test_a_turned_image_in_shades_of_gray(data):
+    for step in data.train.pipeline:
+        if step.type == 'LoadImageFromFile':
+            step.color_type = 'grayscale'
+    for path in data.images():
+        exif = Image.Exif()
+        exif[274] = 3
+        Image.open(path).save(path, exif=exif)
+    found, = (one for one in findings(data)
+              if one.kind == 'image that loading changes')
+    assert "color_type='grayscale_ignore_orientation' in" in found.message

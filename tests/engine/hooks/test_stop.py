@@ -80,14 +80,18 @@ default_hooks['checkpoint'] = dict(interval=100, save_best=None)
 """)
     started = []
 
-    def start(*args, seconds=0, workers=0):
+    def start(*args, seconds=0, workers=0, ranks=0):
         path = tmp_path / 'run.py'
         path.write_text(config.read_text() + f"""
 val_evaluator = dict(_delete_=True, type='Forking', seconds={seconds})
 """)
+        launch = ['-m', 'torch.distributed.run', '--standalone',
+                  f'--nproc-per-node={ranks}'] if ranks else []
+        launcher = ['--launcher', 'pytorch'] if ranks else []
         started.append(subprocess.Popen(
-            [sys.executable, '-W', 'ignore', 'tools/train.py', str(path),
-             '--work-dir', str(tmp_path / 'work'), *args, '--cfg-options',
+            [sys.executable, '-W', 'ignore', *launch, 'tools/train.py',
+             str(path), '--work-dir', str(tmp_path / 'work'), *launcher,
+             *args, '--cfg-options',
              f'train_dataloader.num_workers={workers}'],
             cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             text=True, start_new_session=True,
@@ -136,6 +140,20 @@ def test_evaluation_is_left_and_done_anew(number, send, start, tmp_path):
     progress = read(str(tmp_path / 'work' / 'interrupted.pth'))['progress']
     assert not progress['validated']
     log = finish(start('--resume'), expect=0)
+    assert log.count('mIoU: 1.0') == 6
+
+
+def test_evaluation_of_two_processes_is_left(start, tmp_path):
+    # The first computes metrics, and the second waits for it.
+    process = start(seconds=1000, ranks=2)
+    wait_for(process, 'evaluating')
+    os.kill(process.pid, signal.SIGTERM)
+    log, _ = process.communicate(timeout=200)
+    assert 'Stopped by SIGTERM after step 2' in log
+    assert 'Traceback' not in log.partition('torch/distributed/')[0]
+    progress = read(str(tmp_path / 'work' / 'interrupted.pth'))['progress']
+    assert len(progress['processes']) == 2 and not progress['validated']
+    log = finish(start('--resume', ranks=2), expect=0)
     assert log.count('mIoU: 1.0') == 6
 
 
