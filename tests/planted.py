@@ -585,7 +585,7 @@ LABEL_MAPS = {
     'ignore index': Fault(_ignore_another, 'label out of range'),
     'ignore index of the metric': Fault(
         _ignore_another_in_val, 'label out of range', split='val'),
-    'padding': Fault(_pad_another, 'padding that is no label'),
+    'padding': Fault(_pad_another, 'padding that is no label', False),
     'data set and transform': Fault(
         _reduce_by_transform, 'reduce_zero_label'),
     'zero is a class': Fault(_reduce_wrongly, 'reduce_zero_label'),

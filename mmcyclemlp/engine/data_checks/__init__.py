@@ -26,7 +26,7 @@ from .coco import check_coco, read_coco
 from .completion import complete_annotations, completed
 from .datasets import build, check_instances, list_samples
 from .evaluation import check_evaluators
-from .findings import Finding
+from .findings import Finding, some
 from .images import Look, check_opened, check_overlap
 from .masks import HANGS
 from .samples import open_samples
@@ -107,6 +107,7 @@ class DataCheck:
         self._folders = {}  # of classes
         self._images = {}  # split -> path -> hash or None
         self._named = set()  # classes that a split has boxes of
+        self._first = {}  # order of class names, by the set of them
         self._counted = set()  # class names that heads were compared with
 
     def run(self):
@@ -160,6 +161,8 @@ class DataCheck:
         missing = list(_missing(source))
         yield from missing
         classes = source.classes
+        if classes is not None:
+            yield from self._order(source, classes)
         if classes is not None and self.cfg.get('model') and (
                 tuple(classes) not in self._counted):
             self._counted.add(tuple(classes))
@@ -184,6 +187,19 @@ class DataCheck:
                     yield finding
         if tried.value is not None:
             yield from self._built(source, tried.value, wrong)
+
+    def _order(self, source, classes):
+        """Labels of all splits mean the same classes."""
+        first, option = self._first.setdefault(
+            frozenset(classes), (tuple(classes), source.option))
+        if first != tuple(classes):
+            yield Finding(
+                'order of classes',
+                f'{source.option} has the classes in the order '
+                f'({some(classes)}), and {option} in the order '
+                f'({some(first)}), so that a label means different classes: '
+                'make them the same, in files as in metainfo.classes',
+                (source.option, ))
 
     def _annotations(self, source, classes):
         if source.is_a('CocoDataset') and source.config.get('ann_file'):

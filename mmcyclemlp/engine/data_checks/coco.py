@@ -41,7 +41,8 @@ def check_coco(source, classes, read):
     if 'area' in file.lacking:
         yield lacks(file, 'area')
     yield from _ground_truth(source, file, classes,
-                             used_images(source, file, classes))
+                             used_images(source, file, classes),
+                             any(one.error for one in file.findings))
 
 
 def is_coco(source):
@@ -73,12 +74,17 @@ def _class_names(source, file, classes):
     names = [name for _, name in file.categories]
     missing = [name for name in classes if name not in names]
     if missing:
+        # Numbers, and blanks around a name, are seen in quotes alone.
+        alike = {f'{one}'.strip() for one in missing} & {
+            f'{one}'.strip() for one in names}
+        show = repr if alike else str
         yield Finding(
             'class name without category',
-            f'{file.path} has no categories {some(missing)}; it has '
-            f'{some(names)}. Without a match mmdet would drop their '
-            f'ground truth: set {source.option}.metainfo=dict(classes=...) '
-            'to the names in the file', missing)
+            f'{file.path} has no categories {some(map(show, missing))}; it '
+            f'has {some(map(show, names))}. Without a match mmdet would drop '
+            f'their ground truth: set {source.option}.metainfo='
+            'dict(classes=...) to the names in the file, or add them to its '
+            'categories', missing)
     used = [one for one in file.categories if one[1] in classes]
     numbers = {number for number, _ in used}
     for kind, values in (
@@ -98,7 +104,7 @@ def _class_names(source, file, classes):
             f'{file.path} has its categories in the order {some(order)}, and '
             'by that mmdet numbers labels whatever the order of the class '
             f'names ({some(classes)}): give the names in the order of the '
-            'file', order)
+            'file, and have the same order in the files of all splits', order)
     others = [name for name in names if name not in classes]
     if classes and others:
         number = int((~chosen(file, classes) & (file.category >= 0)).sum())
@@ -150,14 +156,18 @@ def _filter(source):
         source.config.get('filter_cfg') or {})
 
 
-def _ground_truth(source, file, classes, used):
+def _ground_truth(source, file, classes, used, explained):
+    """Images, sizes and classes without boxes to learn from.
+
+    An error of the file explains why nothing is left.
+    """
     # Boxes that mm leaves out do not count, nor do crowds.
     filled = chosen(file, classes) & file.kept & ~file.crowd
     present = set(file.category[filled].tolist())
     filled = np.bincount(file.image[filled], minlength=len(file.images)) > 0
     empty = [file.images[at][1] for at in np.flatnonzero(~filled)]
-    if empty:
-        nothing = not any(filled[at] for at in used)
+    nothing = not any(filled[at] for at in used)
+    if empty and not (nothing and explained):
         left = sum(not filled[at] for at in used)
         yield Finding(
             'images without ground truth',

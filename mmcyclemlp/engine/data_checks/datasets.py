@@ -1,6 +1,7 @@
 """What the data set that mm builds has: images, label maps and boxes."""
 
 import difflib
+import os
 import os.path as osp
 from collections import Counter
 from xml.etree import ElementTree
@@ -81,7 +82,8 @@ def list_samples(source, dataset):
         for one in dataset.pipeline.transforms)
     samples = [
         Sample(info['img_path'], _size(info),
-               info.get('seg_map_path') if labelled else None, place)
+               info.get('seg_map_path') if labelled else None, place,
+               _reach(info))
         for place, info in enumerate(infos)
         if isinstance(info.get('img_path'), str)]
     if not samples:
@@ -90,6 +92,15 @@ def list_samples(source, dataset):
             'images are not one file each', (source.option, ), error=False)
         return []
     yield from _doubles(source, samples)
+    if all(map(is_mm, dataset.pipeline.transforms)):
+        samples = yield from _existing(source, samples)
+    if labelled:
+        yield from _alone(source, infos)
+    return samples
+
+
+def _existing(source, samples):
+    """Samples whose files are there. The user's transforms may name others."""
     for kind, file in (('image', 'image'), ('label map', 'label_map')):
         paths = [getattr(one, file) for one in samples
                  if getattr(one, file) is not None]
@@ -103,8 +114,6 @@ def list_samples(source, dataset):
             gone = set(missing)
             samples = [one for one in samples
                        if getattr(one, file) not in gone]
-    if labelled:
-        yield from _alone(source, infos)
     return samples
 
 
@@ -112,6 +121,11 @@ def _hint(source, kind, missing, paths):
     """What to do about files that are not there."""
     if '\\' in missing[0] and osp.sep == '/':
         return "write '/' in place of '\\'"
+    folder, name = osp.split(missing[0])
+    there = os.listdir(folder or '.') if osp.isdir(folder or '.') else ()
+    other = next((one for one in there if one.lower() == name.lower()), None)
+    if other is not None:
+        return f'there is {other}: upper and lower case differ'
     if 2 * len(missing) < len(paths):
         return ('add it, or leave its image out' if kind == 'label map'
                 else 'add it, or leave it out')
@@ -142,14 +156,23 @@ def _alone(source, infos):
 
 
 def _infos(dataset):
-    if dataset.data_list:
+    if dataset.data_list and (
+            type(dataset).get_data_info is BaseDataset.get_data_info):
         return dataset.data_list
     return [dataset.get_data_info(place) for place in range(len(dataset))]
 
 
 def _size(info):
     size = info.get('width'), info.get('height')
-    return None if None in size else size
+    return size if all(size) else None  # 0 where an XML file has no size
+
+
+def _reach(info):
+    """Largest x and y of boxes."""
+    boxes = [one['bbox'] for one in info.get('instances') or ()
+             if len(one.get('bbox') or ()) == 4]
+    return tuple(max((box[side] for box in boxes), default=0)
+                 for side in (2, 3))
 
 
 def _nothing(source):
@@ -200,7 +223,8 @@ def check_instances(source, dataset, classes, known=()):
     infos = _infos(dataset)
     counts = Counter(
         one.get('bbox_label') for info in infos
-        for one in info.get('instances') or ())
+        for one in info.get('instances') or ()
+        if not one.get('ignore_flag'))  # such as the difficult ones of VOC
     beyond = [label for label in counts
               if label is None or not 0 <= label < len(classes)]
     if beyond:
@@ -209,6 +233,15 @@ def check_instances(source, dataset, classes, known=()):
             f'{source.option} gives the label {beyond[0]!r}, and there are '
             f'{len(classes)} classes: labels are 0 to {len(classes) - 1}',
             beyond)
+    inverted = [info.get('img_path') for info in infos
+                for one in info.get('instances') or ()
+                if not one.get('ignore_flag') and _is_inverted(one)]
+    if inverted:
+        yield Finding(
+            'box of negative size',
+            f'{inverted[0]} has a box whose right or lower side comes first: '
+            f'{len(inverted)} of {source.option}; the loss would be NaN: '
+            'correct xmin, ymin, xmax, ymax', inverted)
     lacking = [name for label, name in enumerate(classes)
                if not counts[label]]
     names = _xml_names(infos)
@@ -237,6 +270,11 @@ def check_instances(source, dataset, classes, known=()):
             f'{source.option} has no box of the classes {some(lacking)}',
             lacking, error=False)
     return {name for label, name in enumerate(classes) if counts[label]}
+
+
+def _is_inverted(instance):
+    left, top, right, bottom = (*instance.get('bbox', ()), 0, 0, 0, 0)[:4]
+    return right < left or bottom < top
 
 
 def _xml_names(infos):

@@ -6,6 +6,7 @@ from collections import Counter
 import numpy as np
 from mmengine.registry import METRICS
 
+from ..config_shape import name_of
 from ..errors import UserError
 from .coco import chosen, is_coco, lacks, used_images
 from .coco_file import parse
@@ -101,6 +102,7 @@ def check_evaluators(cfg, split, found, read):
     Yields:
         Finding: What is wrong.
     """
+    yield from _without_file(cfg, split, found)
     for metric in metrics(cfg, split, found) if found else ():
         option = f'{metric.option}.ann_file'
         missing = list(check_exists(metric.path, option))
@@ -114,6 +116,25 @@ def check_evaluators(cfg, split, found, read):
                 yield from _images_alone(metric, option)
         except UserError as error:
             yield Finding('not a COCO file', str(error), (metric.path, ))
+
+
+def _without_file(cfg, split, found):
+    """A CocoMetric gets its ground truth from a file or from the samples."""
+    given = cfg.get(f'{split}_evaluator') or ()
+    files = [one.below_root(one.config['ann_file']) for one in found
+             if one.config.get('ann_file')]
+    packed = [one.transform('PackDetInputs') for one in found]
+    for option, config, _ in _listed(given, f'{split}_evaluator'):
+        if name_of(config.get('type')) == 'CocoMetric' and not (
+                config.get('ann_file') or config.get('format_only')) and any(
+                step and 'instances' not in step.get('meta_keys', ())
+                for step in packed):
+            yield Finding(
+                'evaluator without file',
+                f'{option} has no ann_file, and the data has no instances in '
+                'the meta_keys of PackDetInputs: set '
+                f'{option}.ann_file{" to " + files[0] if files else ""}',
+                (option, ))
 
 
 def _images_alone(metric, option):
@@ -148,7 +169,7 @@ def _coco(metric, option, read):
         'LoadAnnotations').get('with_mask'))
     file = read(metric.path if twin is None else twin.below_root(
         twin.config['ann_file']), masks)
-    compared, wrong = [], False
+    compared, unlike = [], []
     for source in metric.sources:
         path = source.below_root(source.config['ann_file'])
         if not is_coco(source) or not osp.isfile(path):
@@ -159,14 +180,15 @@ def _coco(metric, option, read):
         used = [data.images[at]
                 for at in used_images(source, data, classes)]
         compared.append(used)
-        for finding in () if data is file else _compare(
-                metric, option, file, data, used, classes):
-            wrong |= finding.error
-            yield finding
+        unlike += () if data is file else _compare(
+            metric, option, file, data, used, classes)
+    twice = list(_twice(option, compared))
+    yield from twice or unlike
     if twin is None:
         yield from (one for one in file.findings if one.error)
-    if compared and not wrong:
-        yield from _numbers(metric, option, file, compared)
+    if compared and metric.scores and not twice and not any(
+            one.error for one in unlike):
+        yield from _more_images(option, file, compared)
     if metric.scores:
         classes = _classes(metric.sources[0]) if metric.sources else ()
         yield from _needs(metric, option, file, classes, twin)
@@ -179,8 +201,8 @@ def _classes(source):
         return ()  # the check of the data set says so
 
 
-def _numbers(metric, option, file, compared):
-    """Ids in two data sets, and images that no data set gives."""
+def _twice(option, compared):
+    """Ids that two data sets give."""
     count = Counter(one[0] for used in compared for one in used)
     twice = [one for one, number in count.items() if number > 1]
     if twice:
@@ -190,9 +212,14 @@ def _numbers(metric, option, file, compared):
             f'more than once: {len(twice)} of {len(count)} ids; the metric '
             'would join their predictions: number the images anew, or use '
             "mmengine's MultiDatasetsEvaluator", twice)
+
+
+def _more_images(option, file, compared):
+    """Images of the evaluator that no data set gives."""
+    given = {one[0] for used in compared for one in used}
     more = [name for number, name, _, _ in file.images
-            if number not in count]
-    if more and metric.scores:
+            if number not in given]
+    if more:
         yield Finding(
             'evaluator with more images',
             f'{option} names {file.path}, whose image {more[0]!r} is not '

@@ -19,12 +19,14 @@ class Sample(NamedTuple):
         size (tuple | None): Width and height that the annotations give.
         label_map (str | None): File of the label map, if there is one.
         index (int | None): Its place in the data set that mm builds.
+        reach (tuple): Largest x and y of its boxes.
     """
 
     image: str
     size: Optional[tuple] = None
     label_map: Optional[str] = None
     index: Optional[int] = None
+    reach: tuple = (0, 0)
 
 
 class Look(NamedTuple):
@@ -184,8 +186,10 @@ def _upright(source):
 def _sizes(source, opened):
     wrong = [one for one in opened if one.size and one.sample.size
              and one.size != one.sample.size]
+    masks = source.transform('LoadAnnotations').get('with_mask')
+    serious = [one for one in wrong if masks or not _boxes_fit(one)]
     if wrong:
-        one = wrong[0]
+        one = (serious or wrong)[0]
         yield Finding(
             'image of another size',
             f'{one.sample.image} is {_by(one.size)} and by the annotations '
@@ -194,7 +198,7 @@ def _sizes(source, opened):
             + (_turned(source) if 'orientation' in one.notes else
                'correct width and height, or the boxes and masks are for '
                'another image'),
-            [one.sample.image for one in wrong])
+            [one.sample.image for one in wrong], bool(serious))
     wrong = [one for one in opened if one.size and one.label_size
              and one.size != one.label_size]
     if wrong:
@@ -207,6 +211,20 @@ def _sizes(source, opened):
             + (_turned(source) if 'orientation' in one.notes else
                'each label map needs one label for each pixel of its image'),
             [one.sample.label_map for one in wrong])
+
+
+def _boxes_fit(one):
+    """Whether boxes are for the image as it is, whatever size is given.
+
+    They are not if the image was scaled.
+    """
+    (width, height), (wide, high) = one.size, one.sample.size
+    if abs(width - wide) <= 1 and abs(height - high) <= 1:
+        return True
+    right, bottom = one.sample.reach
+    scaled = abs(width / wide - height / high) < .01 * width / wide
+    return not (scaled or 'orientation' in one.notes
+                or right > width + 1 or bottom > height + 1)
 
 
 def _by(size):

@@ -91,14 +91,16 @@ class _Samples(Dataset):
         opened = opened._replace(
             digest=hashlib.blake2b(content, digest_size=16).digest()
             if content else b'', fault=fault)
-        if fault:
+        if fault and not self.own:
             return opened
         try:
             found = self.steps(self._info(sample))
             height, width = found['img'].shape[:2]
         except Exception as error:  # of any transform
-            return self._failed(opened, content, error)
-        opened = opened._replace(size=(width, height))
+            return opened if fault else self._failed(opened, content, error)
+        opened = opened._replace(size=(width, height), fault='')
+        if fault:  # another file than the data set names was loaded
+            return opened
         return self._describe(opened, content, found['img'],
                               found.get('gt_seg_map'))
 

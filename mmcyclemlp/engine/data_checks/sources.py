@@ -67,8 +67,11 @@ class Source:
     @property
     def classes(self):
         """Names that the config gives, else those that the class has."""
-        names = (self.config.get('metainfo') or {}).get(
-            'classes', self.metainfo.get('classes'))
+        given = self.config.get('metainfo') or {}
+        if 'CLASSES' in given and 'classes' not in given:
+            raise UserError(f'{self.option}.metainfo has CLASSES, which mm '
+                            'passes over: write classes')
+        names = given.get('classes', self.metainfo.get('classes'))
         if isinstance(names, str):
             if osp.isfile(names):
                 return list_from_file(names)

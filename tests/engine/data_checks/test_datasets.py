@@ -4,9 +4,10 @@ import coco_folder
 import cv2
 import numpy as np
 import pytest
+from mmcv.transforms import BaseTransform
 from mmdet.datasets import BaseDetDataset
 from mmengine.config import Config
-from mmengine.registry import DATASETS
+from mmengine.registry import DATASETS, TRANSFORMS
 from torch.utils.data import Dataset
 
 from mmcyclemlp.engine.data_checks import DataCheck, Look
@@ -101,6 +102,52 @@ def test_a_missing_image_of_xml_files(folder):
     assert error.kind == 'missing image' and 'b.jpg' in error.message
 
 
+def test_objects_that_are_all_difficult(folder):
+    for path in folder.glob('*.xml'):
+        path.write_text(path.read_text().replace(
+            '<difficult>0', '<difficult>1'))
+    found, _ = look_at(xml(folder, ('bolt', 'nut')))
+    error, = (one for one in found if one.error)
+    assert error.kind == 'images without ground truth'
+
+
+def test_xml_files_without_a_size(folder):
+    for path in folder.glob('*.xml'):
+        path.write_text(path.read_text().replace('>64<', '>0<').replace(
+            '>48<', '>0<'))
+    assert look_at(xml(folder, ('bolt', 'nut'))) == ([], (3, 3))
+
+
+def test_an_image_of_another_case(folder):
+    (folder / 'b.jpg').rename(folder / 'B.JPG')
+    found, _ = look_at(xml(folder, ('bolt', 'nut')))
+    error, = (one for one in found if one.error)
+    assert 'there is B.JPG: upper and lower case differ' in error.message
+
+
+@pytest.mark.parametrize('size, error', [
+    ((65, 48), False), ((640, 700), False), ((128, 96), True),
+    ((32, 48), False)])
+def test_a_size_that_is_not_the_image_s(size, error, folder):
+    path = folder / 'b.xml'
+    path.write_text(path.read_text().replace(
+        '>64<', f'>{size[0]}<').replace('>48<', f'>{size[1]}<'))
+    (found, ), numbers = look_at(xml(folder, ('bolt', 'nut')))
+    assert (found.kind, found.error) == ('image of another size', error)
+    assert 'b.jpg is 64x48' in found.message and numbers == (3, 3)
+    path.write_text(path.read_text().replace('>30<', '>70<'))
+    (found, ), _ = look_at(xml(folder, ('bolt', 'nut')))
+    assert found.error == (size != (65, 48))
+
+
+def test_a_box_whose_sides_are_exchanged(folder):
+    path = folder / 'b.xml'
+    path.write_text(path.read_text().replace('<xmin>3<', '<xmin>40<', 1))
+    found, _ = look_at(xml(folder, ('bolt', 'nut')))
+    error, = (one for one in found if one.error)
+    assert error.kind == 'box of negative size' and 'b.jpg' in error.message
+
+
 def test_a_broken_xml_file_ends_in_one_line(folder):
     (folder / 'b.xml').write_text('<annotation>')
     found, _ = look_at(xml(folder, ('bolt', 'nut')))
@@ -128,6 +175,31 @@ def test_backslashes_in_names_of_files(tmp_path):
 def own(folder, kind):
     return dict(type=kind, data_root=str(folder), pipeline=PIPELINE,
                 metainfo=dict(classes=('bolt', )))
+
+
+@TRANSFORMS.register_module()
+class RenameImage(BaseTransform):
+    def transform(self, results):
+        results['img_path'] = results['img_path'].replace('.fake', '.jpg')
+        return results
+
+
+@DATASETS.register_module()
+class OwnNames(OwnBoxes):
+    def get_data_info(self, idx):
+        info = super().get_data_info(idx)
+        return dict(info, img_path=info['img_path'].replace('.jpg', '.fake'))
+
+
+@pytest.mark.parametrize('renamed', [True, False])
+def test_images_under_names_that_a_transform_changes(renamed, folder):
+    dataset = own(folder, 'OwnNames')
+    if renamed:
+        dataset['pipeline'] = [dict(type='RenameImage'), *PIPELINE]
+    found, numbers = look_at(dataset)
+    assert [one.kind for one in found if one.error] == (
+        [] if renamed else ['missing image'])
+    assert numbers == ((3, 3) if renamed else None)
 
 
 def test_a_data_set_class_of_the_user(folder):

@@ -233,6 +233,18 @@ def test_evaluators_in_lists(wrap, path):
     assert re.match(r'val_evaluator[^ ]*\.ann_file names', finding.message)
 
 
+@pytest.mark.parametrize('keys, names', [
+    (('img_id', 'instances'), []), (('img_id', ), ['val_evaluator'])])
+def test_evaluator_without_a_file(keys, names, path):
+    cfg = coco_folder.config(path)
+    del cfg.val_evaluator['ann_file']
+    cfg.val_dataloader.dataset.pipeline[-1].meta_keys = keys
+    found = [one for one in look_at(cfg)
+             if one.kind == 'evaluator without file']
+    assert [one.names[0] for one in found] == names
+    assert all('val_evaluator.ann_file to ' in one.message for one in found)
+
+
 def test_several_data_sets(path):
     cfg = coco_folder.config(path)
     inner = cfg.val_dataloader.dataset
