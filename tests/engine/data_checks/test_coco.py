@@ -3,11 +3,13 @@
 import copy
 import json
 import re
+import shutil
 
 import coco_folder
 import pytest
 from mmengine.registry import DATASETS
 
+from mmcyclemlp.engine.data_checks import DataCheck, Look
 from mmcyclemlp.engine.data_checks.coco import check_coco, read_coco
 from mmcyclemlp.engine.data_checks.coco_file import lacking
 from mmcyclemlp.engine.data_checks.sources import sources
@@ -305,3 +307,35 @@ def test_memory_of_files_goes_by_their_content(path):
     content['annotations'][0].pop('iscrowd')
     path.write_text(json.dumps(content))
     assert lacking(str(path), True) == {'iscrowd'}
+
+
+def test_classes_of_another_order_in_another_split(path):
+    cfg = coco_folder.config(path)
+    other = path.with_name('other.json')
+    shutil.copy(path, other)
+    coco_folder.change(other, lambda content: content['categories'].reverse())
+    classes = cfg.train_dataloader.dataset.metainfo.classes
+    cfg.val_dataloader.dataset.update(
+        ann_file=str(other), metainfo=dict(classes=classes[::-1]))
+    cfg.val_evaluator.ann_file = str(other)
+    found = DataCheck(cfg, ('train', 'val'), Look()).run()
+    error, = (one for one in found if one.error)
+    assert error.kind == 'order of classes' and error.split == 'val'
+    assert 'a label means different classes' in error.message
+
+
+def test_names_are_quoted_where_quotes_tell(path):
+    cfg = coco_folder.config(path)
+    name = cfg.train_dataloader.dataset.metainfo.classes[0]
+    coco_folder.change(path, lambda content: content['categories'][0].update(
+        name=f'{name} '))
+    found = DataCheck(cfg, ('train', ), Look()).run()
+    error = next(one for one in found if one.error)
+    assert f"has no categories '{name}'; it has '{name} '" in error.message
+
+
+def test_class_names_under_the_key_of_mmdet_2(path):
+    cfg = coco_folder.config(path)
+    cfg.train_dataloader.dataset.metainfo = dict(CLASSES=('a', ))
+    error, = DataCheck(cfg, ('train', ), Look()).run()
+    assert error.message.endswith('mm passes over: write classes')

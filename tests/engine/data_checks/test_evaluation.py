@@ -245,6 +245,19 @@ def test_evaluator_without_a_file(keys, names, path):
     assert all('val_evaluator.ann_file to ' in one.message for one in found)
 
 
+def test_two_data_sets_with_the_same_ids(path):
+    cfg = coco_folder.config(path)
+    inner = cfg.val_dataloader.dataset
+    second = dict(inner, ann_file=str(other_file(path, renumber)))
+    cfg.val_dataloader.dataset = dict(
+        type='ConcatDataset', datasets=[inner, second])
+    kinds = []
+    for one in (inner, second):
+        cfg.val_evaluator.ann_file = str(path.parent / one['ann_file'])
+        kinds.append([one.kind for one in look_at(cfg) if one.error])
+    assert kinds == [['image id in two data sets']] * 2
+
+
 def test_several_data_sets(path):
     cfg = coco_folder.config(path)
     inner = cfg.val_dataloader.dataset
