@@ -66,7 +66,7 @@ def run_python():
     def run(*args, expect=0, cwd=ROOT):
         done = subprocess.run(
             [sys.executable, '-W', 'ignore', *map(str, args)], cwd=cwd,
-            capture_output=True, text=True, timeout=300)
+            capture_output=True, text=True, timeout=900)
         assert done.returncode == expect, done.stdout + done.stderr
         return done
 

@@ -202,7 +202,7 @@ def test_contender_that_fails(what, run, monkeypatch):
 
     monkeypatch.setattr(calls, 'cycle_fc', failing)
     # A fifth of the time is the limit of what hangs.
-    status, text, rows = run('op', seconds=60 if what == 'hang' else 300)
+    status, text, rows = run('op', seconds=150 if what == 'hang' else 300)
     expected = {'memory': 'out of memory', 'fault': 'failed',
                 'hang': 'no time'}[what]
     assert set(status_of(rows, 'torch').values()) == {expected}
