@@ -150,7 +150,6 @@ def test_evaluation_of_two_processes_is_left(start, tmp_path):
     os.kill(process.pid, signal.SIGTERM)
     log, _ = process.communicate(timeout=200)
     assert 'Stopped by SIGTERM after step 2' in log
-    assert 'Traceback' not in log.partition('torch/distributed/')[0]
     progress = read(str(tmp_path / 'work' / 'interrupted.pth'))['progress']
     assert len(progress['processes']) == 2 and not progress['validated']
     log = finish(start('--resume', ranks=2), expect=0)
