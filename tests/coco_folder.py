@@ -1,10 +1,18 @@
 """A folder with a tiny COCO file and its images, which tests spoil."""
 
+import copy
 import json
 
 import cv2
 import numpy as np
+import torch
 from mmengine.config import Config
+from mmengine.registry import DATASETS, METRICS
+from mmengine.structures import InstanceData
+
+from mmcyclemlp.engine.data_checks.coco import read_coco
+from mmcyclemlp.engine.data_checks.evaluation import check_evaluators
+from mmcyclemlp.engine.data_checks.sources import sources
 
 WIDTH, HEIGHT = 64, 48
 CLASSES = ('bolt', 'nut')
@@ -65,3 +73,39 @@ def config(path, masks=False, train=False, **evaluator):
         default_scope='mmdet', work_dir=str(path.parent / 'work'),
         val_evaluator=dict(type='CocoMetric', ann_file=str(path),
                            **evaluator), **loaders))
+
+
+def look_at(cfg, split='val'):
+    """Findings on the evaluators of a split."""
+    findings = list(check_evaluators(cfg, split, sources(cfg, split),
+                                     read_coco))
+    assert all('\n' not in one.message for one in findings)
+    return findings
+
+
+def kinds(cfg):
+    """Kinds of these findings, and whether they are errors."""
+    return [(one.kind, one.error) for one in look_at(cfg)]
+
+
+def evaluate(cfg):
+    """What mm's own metric says of predictions equal to the truth."""
+    with DATASETS.switch_scope_and_registry('mmdet') as registry:
+        data = registry.build(copy.deepcopy(cfg.val_dataloader.dataset))
+    with METRICS.switch_scope_and_registry('mmdet') as registry:
+        metric = registry.build(copy.deepcopy(cfg.val_evaluator))
+    metric.dataset_meta = data.metainfo
+    for place in range(len(data)):
+        sample = data.prepare_data(place)['data_samples']
+        truth = sample.gt_instances
+        found = InstanceData(
+            bboxes=truth.bboxes.tensor, labels=truth.labels,
+            scores=torch.ones(len(truth)))
+        if 'segm' in str(cfg.val_evaluator.get('metric')):
+            found.masks = torch.ones((len(truth), *sample.ori_shape)) > 0
+            if 'masks' in truth:
+                found.masks = truth.masks.to_tensor(torch.bool, 'cpu')
+        metric.process({}, [dict(
+            pred_instances=found, img_id=sample.img_id,
+            ori_shape=sample.ori_shape, instances=[])])
+    return next(iter(metric.evaluate(len(data)).values()), None)

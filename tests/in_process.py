@@ -19,5 +19,5 @@ def complaint(path, *args):
     """Run a command that has to end in one line, and give that."""
     error = run_command(path, *args)
     assert isinstance(error, str) and error.startswith('error: ')
-    assert "\n" not in error, error
+    assert '\n' not in error, error
     return error

@@ -150,10 +150,32 @@ def _unknown_types(cfg, action):
         with registry.switch_scope_and_registry(
                 cfg.get('default_scope', 'mmengine')) as found:
             for name, kind in _types(option, _get(cfg, option)):
-                if isinstance(kind, str) and found.get(kind) is None:
-                    yield (f'{name}.type is {kind!r}, which no installed '
-                           'library knows: check the name and '
-                           'custom_imports')
+                if find_type(kind, found) is None:
+                    yield unknown_type(name, kind)
+
+
+def find_type(kind, registry):
+    """Find a class as mm does.
+
+    Args:
+        kind (str | type): What a config has as ``type``.
+        registry (Registry): Where mm looks for it.
+
+    Returns:
+        type | None: None if no installed library has it.
+    """
+    if not isinstance(kind, str):
+        return kind
+    try:
+        return registry.get(kind)
+    except Exception:  # mm raises several for names such as '' and '.'
+        return None
+
+
+def unknown_type(option, kind):
+    """Message on a ``type`` that was not found."""
+    return (f'{option}.type is {kind!r}, which no installed library knows: '
+            'check the name and custom_imports')
 
 
 def _get(cfg, option):

@@ -38,19 +38,19 @@ def explain(model, step, error, batch=None, loader=None, dataset=None):
         findings += _class_weights(names)
     elif dataset is not None:
         findings += _unpacked(dataset, loader)
-    place = ''
+    place, frame = '', {}
     for frame in _frames(error):
         module = frame.get('self')
-        meta = frame.get('img_meta')
-        if isinstance(meta, dict) and 'scale_factor' not in meta and (
-                loader != 'train_dataloader'):
-            findings.append(
-                f'{loader}.dataset.pipeline packs no scale_factor, which '
-                'boxes are scaled back by: add a Resize transform')
         if isinstance(module, nn.Module) and module in names:
             place = f' in {names[module]}'
             findings += _norm(names[module], module, frame.get('input'))
             findings += _input_channels(names, module, frame.get('input'))
+    meta = frame.get('img_meta')
+    if isinstance(meta, dict) and 'scale_factor' not in meta and (
+            loader != 'train_dataloader'):
+        findings.append(
+            f'{loader}.dataset.pipeline packs no scale_factor, which boxes '
+            'are scaled back by: add a Resize transform')
     if isinstance(error, torch.cuda.OutOfMemoryError):
         findings.append(f'the GPU has too little memory: make {loader}.'
                         'batch_size or the images smaller')

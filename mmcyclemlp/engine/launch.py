@@ -226,7 +226,7 @@ def build_runner(cfg, testing=False, trusted=False,
     check_channels(_bare(runner.model))
     runner.register_hook(_LoadersHook())
     # Of other runners each process may hold a part of the weights.
-    if testing or cfg.get('resume') and isinstance(runner, Runner):
+    if testing or (cfg.get('resume') and isinstance(runner, Runner)):
         runner.register_hook(_WholeHook())
     if not testing:
         if not any(isinstance(hook, FiniteLossHook) for hook in runner.hooks):

@@ -92,6 +92,9 @@ def test_mistakes_are_reported_together():
     (dict(val_evaluator=[dict(type='CocoMetric'), dict(type='Metre')]),
      "val_evaluator[1].type is 'Metre'"),
     (dict(custom_hooks=[dict(type='Crook')]), "custom_hooks[0].type is 'C"),
+    (dict(custom_hooks=[dict(type='')]), "custom_hooks[0].type is ''"),
+    (dict(custom_hooks=[dict(type='.')]), "custom_hooks[0].type is '.'"),
+    (dict(custom_hooks=[dict(type='gone.of.Mine')]), 'custom_hooks[0].type'),
     (dict(default_hooks=dict(timer=dict(type='IterTimer'))),
      "default_hooks.timer.type is 'IterTimer'"),
 ])

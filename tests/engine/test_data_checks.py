@@ -64,8 +64,8 @@ def test_misspelt_class(root, data):
     cfg = config(root, 'mask_rcnn', data)
     cfg.train_dataloader.dataset.metainfo.classes = (
         'disc', 'sqare', 'triangle', 'star', 'ring')
-    refuse(cfg, r'instances_train.json has no categories sqare; it has disc, '
-           'square.*drop their ground truth')
+    refuse(cfg, r"instances_train.json has no categories 'sqare'; it has "
+           r"'disc', 'square'.*drop their ground truth")
 
 
 def test_classes_as_text(root, data):
@@ -114,7 +114,8 @@ def test_no_categories_in_the_file(root, data):
     path = data / 'annotations' / 'instances_train.json'
     path.write_text(json.dumps(dict(json.loads(path.read_text()),
                                     categories=[])))
-    refuse(config(root, 'mask_rcnn', data), 'has no categories disc')
+    refuse(config(root, 'mask_rcnn', data),
+           "has no categories 'disc'.*it has none")
     check = DataCheck(config(root, 'mask_rcnn', data), ['train'], Look())
     kinds = [finding.kind for finding in check.run()]
     assert 'unknown category id' in kinds and check.numbers == {}

@@ -26,7 +26,7 @@ from .coco import check_coco, read_coco
 from .completion import complete_annotations, completed
 from .datasets import build, check_instances, list_samples
 from .evaluation import check_evaluators
-from .findings import Finding, some
+from .findings import Finding
 from .images import Look, check_opened, check_overlap
 from .masks import HANGS
 from .samples import open_samples
@@ -107,7 +107,7 @@ class DataCheck:
         self._folders = {}  # of classes
         self._images = {}  # split -> path -> hash or None
         self._named = set()  # classes that a split has boxes of
-        self._first = {}  # order of class names, by the set of them
+        self._orders = {}  # of class names, by the set of them
         self._counted = set()  # class names that heads were compared with
 
     def run(self):
@@ -189,16 +189,17 @@ class DataCheck:
             yield from self._built(source, tried.value, wrong)
 
     def _order(self, source, classes):
-        """Labels of all splits mean the same classes."""
-        first, option = self._first.setdefault(
+        """A label means the same class in all splits."""
+        others, option = self._orders.setdefault(
             frozenset(classes), (tuple(classes), source.option))
-        if first != tuple(classes):
+        label = next((label for label, pair in enumerate(zip(classes, others))
+                      if pair[0] != pair[1]), None)
+        if label is not None:
             yield Finding(
                 'order of classes',
-                f'{source.option} has the classes in the order '
-                f'({some(classes)}), and {option} in the order '
-                f'({some(first)}), so that a label means different classes: '
-                'make them the same, in files as in metainfo.classes',
+                f'label {label} of {source.option} is {classes[label]!r}, '
+                f'and of {option} {others[label]!r}: give the classes in one '
+                'order, in metainfo.classes and in the annotation files',
                 (source.option, ))
 
     def _annotations(self, source, classes):
@@ -238,7 +239,7 @@ class DataCheck:
             return
         opened = open_samples(source, dataset, samples, self.look)
         for finding in check_opened(source, opened):
-            # Both settings are in the pipeline, which fails for that.
+            # Settings of it that differ make the pipeline fail.
             if not (finding.kind == 'pipeline that fails'
                     and 'reduce_zero_label' in wrong):
                 yield finding

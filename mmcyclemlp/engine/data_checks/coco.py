@@ -74,14 +74,10 @@ def _class_names(source, file, classes):
     names = [name for _, name in file.categories]
     missing = [name for name in classes if name not in names]
     if missing:
-        # Numbers, and blanks around a name, are seen in quotes alone.
-        alike = {f'{one}'.strip() for one in missing} & {
-            f'{one}'.strip() for one in names}
-        show = repr if alike else str
         yield Finding(
             'class name without category',
-            f'{file.path} has no categories {some(map(show, missing))}; it '
-            f'has {some(map(show, names))}. Without a match mmdet would drop '
+            f'{file.path} has no categories {some(map(repr, missing))}; it '
+            f'has {some(map(repr, names))}. Without a match mmdet would drop '
             f'their ground truth: set {source.option}.metainfo='
             'dict(classes=...) to the names in the file, or add them to its '
             'categories', missing)

@@ -55,6 +55,8 @@ def build(source, scope):
 def _culprit(source, scope):
     """The first transform that cannot be built, and why."""
     for place, step in enumerate(source.config.get('pipeline') or ()):
+        if not isinstance(step, dict):
+            continue  # a function, which mm takes as it is
         try:
             with TRANSFORMS.switch_scope_and_registry(scope) as registry:
                 registry.build(step)
@@ -92,16 +94,25 @@ def list_samples(source, dataset):
             'images are not one file each', (source.option, ), error=False)
         return []
     yield from _doubles(source, samples)
-    if all(map(is_mm, dataset.pipeline.transforms)):
-        samples = yield from _existing(source, samples)
+    samples = yield from _existing(source, dataset, samples)
     if labelled:
         yield from _alone(source, infos)
     return samples
 
 
-def _existing(source, samples):
-    """Samples whose files are there. The user's transforms may name others."""
-    for kind, file in (('image', 'image'), ('label map', 'label_map')):
+def _existing(source, dataset, samples):
+    """Samples whose files are there.
+
+    A transform of the user's, before mm's that loads a file, may name another
+    file.
+    """
+    for kind, file, loader in (
+            ('image', 'image', 'LoadImageFromFile'),
+            ('label map', 'label_map', 'LoadAnnotations')):
+        names = [type(one).__name__ for one in dataset.pipeline.transforms]
+        end = names.index(loader) + 1 if loader in names else None
+        if not all(map(is_mm, dataset.pipeline.transforms[:end])):
+            continue
         paths = [getattr(one, file) for one in samples
                  if getattr(one, file) is not None]
         missing = absent(paths)
@@ -167,10 +178,15 @@ def _size(info):
     return size if all(size) else None  # 0 where an XML file has no size
 
 
+def _box(instance):
+    """Sides of a box; 0 for what is no box, such as a polygon."""
+    box = instance.get('bbox')
+    return (0, 0, 0, 0) if box is None or len(box) != 4 else box
+
+
 def _reach(info):
     """Largest x and y of boxes."""
-    boxes = [one['bbox'] for one in info.get('instances') or ()
-             if len(one.get('bbox') or ()) == 4]
+    boxes = [_box(one) for one in info.get('instances') or ()]
     return tuple(max((box[side] for box in boxes), default=0)
                  for side in (2, 3))
 
@@ -273,7 +289,7 @@ def check_instances(source, dataset, classes, known=()):
 
 
 def _is_inverted(instance):
-    left, top, right, bottom = (*instance.get('bbox', ()), 0, 0, 0, 0)[:4]
+    left, top, right, bottom = _box(instance)
     return right < left or bottom < top
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 from mmengine.registry import METRICS
 
-from ..config_shape import name_of
+from ..config_shape import find_type, name_of
 from ..errors import UserError
 from .coco import chosen, is_coco, lacks, used_images
 from .coco_file import parse
@@ -64,9 +64,7 @@ def metrics(cfg, split, found):
     with METRICS.switch_scope_and_registry(
             cfg.get('default_scope', 'mmengine')) as registry:
         for option, config, at in _listed(given, f'{split}_evaluator'):
-            kind = config.get('type')
-            if isinstance(kind, str):
-                kind = registry.get(kind)
+            kind = find_type(config.get('type'), registry)
             backend = (config.get('backend_args') or {}).get('backend')
             path = config.get('ann_file')
             if isinstance(path, str) and path and '://' not in path and (

@@ -24,7 +24,7 @@ class Finding(NamedTuple):
 
 
 def some(names):
-    """The first five names."""
-    names = [str(name) for name in names]
+    """The first five names, 'none' if there are none."""
+    names = [str(name) for name in names] or ['none']
     more = f' and {len(names) - 5} more' if len(names) > 5 else ''
     return ', '.join(names[:5]) + more

@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from ..config_shape import name_of
+from ..config_shape import all_nodes, name_of
 from ..randomness import seeded
 from .findings import Finding, some
 from .images import by_pillow, spread
@@ -45,7 +45,7 @@ def check_binary(cfg, classes):
     """Check the heads that tell two classes apart by one channel.
 
     Args:
-        cfg (Config): The config, for its heads.
+        cfg (Config): The config, for its heads and metrics.
         classes (Sequence[str]): Class names of a data set.
 
     Yields:
@@ -67,9 +67,13 @@ def check_binary(cfg, classes):
             yield Finding(
                 'one class name for two classes',
                 f'{name} has one output channel, for the labels 0 and 1, and '
-                f'the data has the class name {classes[0]!r} alone, by which '
-                'mm computes no IoU: give two names, metainfo=dict(classes='
-                f"('background', {classes[0]!r}))", (name, ))
+                f'the data has one class name, {classes[0]!r}. IoUMetric '
+                'counts both labels as that class: give two names, '
+                f"metainfo=dict(classes=('background', {classes[0]!r}))",
+                (name, ), any(
+                    name_of(metric['type']) == 'IoUMetric'
+                    for split in ('val', 'test')
+                    for metric in all_nodes(cfg.get(f'{split}_evaluator'))))
 
 
 def check_labels(cfg, source, dataset, classes, opened, whole):
@@ -98,7 +102,8 @@ def check_labels(cfg, source, dataset, classes, opened, whole):
     fine = set(range(number))
     if len(set(ignored.values())) == 1:
         fine |= set(ignored.values())
-    yield from _lost(source, opened, fine - set(range(number)))
+    for harmless in (False, True):
+        yield from _lost(opened, fine - set(range(number)), harmless)
     wrong = {}
     for one in opened:
         # What is reported as cut to 8 bits is not reported again.
@@ -135,24 +140,24 @@ def _stored(value, source):
     return f'{value}'
 
 
-def _lost(source, opened, ignored):
-    """Values of label files that mm's cast to 8 bits changes."""
-    for harmless in (False, True):
-        found = [(_name(one), value, kept) for one in opened
-                 for value, kept in one.lost.items()
-                 if (value == int(value) and kept in ignored
-                     if value == value else False) == harmless]
+def _lost(opened, ignored, harmless):
+    """Values of label files that mm's cast to 8 bits changes.
+
+    Those that it makes the ignore index are harmless.
+    """
+    found = [(_name(one), value, kept) for one in opened
+             for value, kept in one.lost.items() if harmless == (
+                 kept in ignored and float(value).is_integer())]
+    if found:
+        name, value, kept = found[0]
         files = list(dict.fromkeys(name for name, _, _ in found))
-        if found:
-            name, value, kept = found[0]
-            yield Finding(
-                'label out of range',
-                f'{name} has the label {value!r}, and mm keeps 8 bits of it '
-                f'and reads {kept}: {len(files)} of {len(opened)} label maps '
-                'that were opened; ' + (
-                    'that is the ignore index' if harmless else
-                    'write whole numbers from 0 to 255'), files,
-                not harmless)
+        yield Finding(
+            'label out of range',
+            f'{name} has the label {value!r}, and mm keeps 8 bits of it and '
+            f'reads {kept}: {len(files)} of {len(opened)} label maps that '
+            'were opened; ' + (
+                'that is the ignore index' if harmless else
+                'write whole numbers from 0 to 255'), files, not harmless)
 
 
 def _zero(source, number, seen, wrong, whole):
@@ -239,16 +244,16 @@ def _padding(cfg, source, dataset, number, ignored):
     size = preprocessor.get('size')
     if source.split != 'train' or not size or not odd:
         return
-    fails = padding >= number
-    certain = fails and _is_padded(dataset, size)
+    if padding < number:
+        error, effect = False, f'what is padded is trained as class {padding}'
+    else:
+        error = _is_padded(dataset, size)
+        effect = ('a batch with a smaller image '
+                  + ('fails' if error else 'would fail'))
     yield Finding(
         'padding that is no label',
         f'model.data_preprocessor.seg_pad_val is {padding}, but {odd[0]} is '
-        f'{ignored[odd[0]]}: '
-        + (('a batch with a smaller image fails' if certain else
-            'a batch with a smaller image would fail') if fails else
-           f'what is padded is trained on as class {padding}')
-        + '; make them equal', odd, certain)
+        f'{ignored[odd[0]]}: {effect}; make them equal', odd, error)
 
 
 def _is_padded(dataset, size):

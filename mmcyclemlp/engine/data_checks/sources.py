@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from mmengine.fileio import list_from_file
 from mmengine.registry import DATASETS, MODELS
 
-from ..config_shape import leaves, name_of
+from ..config_shape import find_type, leaves, name_of, unknown_type
 from ..errors import UserError
 from .findings import Finding, some
 
@@ -68,10 +68,11 @@ class Source:
     def classes(self):
         """Names that the config gives, else those that the class has."""
         given = self.config.get('metainfo') or {}
-        if 'CLASSES' in given and 'classes' not in given:
+        own = self.metainfo.get('classes')
+        if 'classes' not in given and given.get('CLASSES', own) != own:
             raise UserError(f'{self.option}.metainfo has CLASSES, which mm '
-                            'passes over: write classes')
-        names = given.get('classes', self.metainfo.get('classes'))
+                            'ignores: write classes')
+        names = given.get('classes', own)
         if isinstance(names, str):
             if osp.isfile(names):
                 return list_from_file(names)
@@ -117,16 +118,11 @@ def sources(cfg, split):
                 for loader in loaders for leaf in leaves(loader.dataset)]
 
 
-def _class(kind, registry):
-    return registry.get(kind) if isinstance(kind, str) else kind
-
-
 def _kind(dataset, split, registry):
-    kind = _class(dataset['type'], registry)
+    kind = find_type(dataset['type'], registry)
     if kind is None:
-        raise UserError(
-            f"{split}_dataloader.dataset.type is '{dataset['type']}', which "
-            'no installed library knows: check the name and custom_imports')
+        raise UserError(unknown_type(f'{split}_dataloader.dataset',
+                                     dataset['type']))
     return kind
 
 
@@ -194,7 +190,7 @@ def heads(cfg):
 
 
 def _defaults(node, registry):
-    kind = _class(node['type'], registry)
+    kind = find_type(node['type'], registry)
     return {} if kind is None else init_defaults(kind)
 
 

@@ -185,6 +185,30 @@ class RenameImage(BaseTransform):
 
 
 @DATASETS.register_module()
+class OwnArrays(OwnBoxes):
+    """Boxes as arrays, and polygons of eight numbers."""
+
+    def load_data_list(self):
+        infos = super().load_data_list()
+        for info, box in zip(infos, (
+                np.float32([1, 2, 30, 20]), np.arange(8)[::-1], None)):
+            info['instances'][0]['bbox'] = box
+        return infos
+
+
+def test_boxes_of_other_forms(folder):
+    dataset = own(folder, 'OwnArrays')
+    # mmdet's LoadAnnotations takes four numbers each.
+    dataset['pipeline'] = [PIPELINE[0], PIPELINE[2]]
+    assert look_at(dataset) == ([], (3, 3))
+
+
+@TRANSFORMS.register_module()
+class OwnAugmentation(RenameImage):
+    """Does not come before the image is loaded."""
+
+
+@DATASETS.register_module()
 class OwnNames(OwnBoxes):
     def get_data_info(self, idx):
         info = super().get_data_info(idx)
@@ -194,8 +218,9 @@ class OwnNames(OwnBoxes):
 @pytest.mark.parametrize('renamed', [True, False])
 def test_images_under_names_that_a_transform_changes(renamed, folder):
     dataset = own(folder, 'OwnNames')
-    if renamed:
-        dataset['pipeline'] = [dict(type='RenameImage'), *PIPELINE]
+    dataset['pipeline'] = [dict(type='RenameImage'), *PIPELINE] if (
+        renamed) else [*PIPELINE[:2], dict(type='OwnAugmentation'),
+                       PIPELINE[2]]
     found, numbers = look_at(dataset)
     assert [one.kind for one in found if one.error] == (
         [] if renamed else ['missing image'])

@@ -187,12 +187,19 @@ def test_binary_segmentation_with_a_sigmoid(head, data):
     assert errors(data) == []
 
 
-@pytest.mark.parametrize('head, names, kinds', [
-    (dict(num_classes=1), ('part', ), ['one class name for two classes']),
+IOU, OWN = [dict(type='IoUMetric')], [dict(type='DumpResults')]
+
+
+@pytest.mark.parametrize('head, names, metric, kinds, error', [
+    (dict(num_classes=1), ('part', ), IOU,
+     ['one class name for two classes'], True),
+    (dict(num_classes=1), ('part', ), OWN,
+     ['one class name for two classes'], False),
     (dict(num_classes=2, out_channels=1,
           loss_decode=dict(use_sigmoid=False)),
-     ('background', 'part'), ['one channel without sigmoid'])])
-def test_binary_segmentation_that_learns_nothing(head, names, kinds, data):
+     ('background', 'part'), IOU, ['one channel without sigmoid'], True)])
+def test_binary_segmentation_that_goes_wrong(head, names, metric, kinds,
+                                             error, data):
     relabel(data, lambda path, labels: cv2.imwrite(
         str(path), (labels > 0).astype('uint8')))
     data.train.metainfo.classes = names
@@ -200,8 +207,10 @@ def test_binary_segmentation_that_learns_nothing(head, names, kinds, data):
         one.update(loss_decode=dict(
             type='CrossEntropyLoss', use_sigmoid=True))
         one.update(head)
-    found = errors(data)
-    assert {one.kind for one in found} == set(kinds)
+    data.cfg.val_evaluator = data.cfg.test_evaluator = metric
+    found = [one for one in findings(data) if one.kind in kinds]
+    assert {one.error for one in found} == {error}
+    assert all(one in found for one in errors(data))
     assert {one.names[0] for one in found} == {
         'model.decode_head', 'model.auxiliary_head'}
 
@@ -230,6 +239,17 @@ def test_labels_that_8_bits_make_the_ignore_index(kind, value, error, data):
     one, = (one for one in findings(data) if one.kind == 'label out of range')
     assert one.error == error
     assert ('that is the ignore index' in one.message) != error
+
+
+@pytest.mark.parametrize('value', [np.inf, -np.inf, np.nan])
+def test_labels_that_are_no_numbers(value, data):
+    for path in data.labels():
+        labels = np.array(Image.open(path)).astype('float32')
+        labels[labels == 255] = value
+        Image.fromarray(labels).save(path.with_suffix('.tif'))
+    data.train.seg_map_suffix = '.tif'
+    one, = errors(data)
+    assert one.kind == 'label out of range' and repr(value) in one.message
 
 
 @pytest.mark.parametrize('backend', ['pillow', 'cv2'])
