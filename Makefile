@@ -7,7 +7,7 @@ BIN = .venv/bin
 	gpu-wheels
 
 env:
-	@tools/make_env.sh onedl .venv
+	@.dev/make_env.sh onedl .venv
 
 demo: env
 	$(BIN)/python -W ignore demo/run.py
@@ -18,10 +18,10 @@ test: env
 # ImageNet and timm need torchvision, which no CPU build of torch brings along.
 # So does part of the measurement on a GPU.
 test-pretrain:
-	@tools/make_env.sh pretrain .venv-pretrain
+	@.dev/make_env.sh pretrain .venv-pretrain
 	.venv-pretrain/bin/python -m pytest -n 2 tests/configs/test_imagenet.py \
-	    tests/engine/test_class_data.py tests/engine/test_classification.py \
-	    tests/tools/test_classifier.py tests/docs/test_pretrain.py \
+	    tests/data_checks/test_class_folders.py tests/engine/test_classifiers.py \
+	    tests/commands/test_classifier.py tests/docs/test_pretrain.py \
 	    tests/test_timm.py tests/docs/test_plain_pytorch.py \
 	    tests/gpu/test_miniature.py tests/gpu/test_without_mmcv_ops.py
 
@@ -39,7 +39,7 @@ wheel: env
 
 # The same tests on the classic stack.
 test-openmmlab:
-	@tools/make_env.sh openmmlab .venv-openmmlab
+	@.dev/make_env.sh openmmlab .venv-openmmlab
 	.venv-openmmlab/bin/python -m pytest -n 2 --dist worksteal
 
 # The tests that repeat something at random, at full length; with

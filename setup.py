@@ -8,7 +8,7 @@ from setuptools.command.build_py import build_py
 
 CARRIED = ('configs', 'tools', 'model-index.yml')
 # For those who work on the project itself.
-LEFT = shutil.ignore_patterns('__pycache__', 'make_env.sh', 'model_table.py')
+LEFT = shutil.ignore_patterns('__pycache__')
 
 
 class BuildWithConfigs(build_py):

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Make or refresh a virtual environment with one family of mm libraries:
 #
-#     tools/make_env.sh onedl|openmmlab|pretrain VENV [WHEEL [TORCH]]
+#     .dev/make_env.sh onedl|openmmlab|pretrain VENV [WHEEL [TORCH]]
 #
 # With the project from this clone, or from a built WHEEL; on the TORCH
 # version given, or the one below.

@@ -1,6 +1,6 @@
 """Write the tables of models into the READMEs, or check them.
 
-    python tools/model_table.py [--check]
+    python .dev/model_table.py [--check]
 
 Parameters and multiply-adds are counted from the configs, accuracies are
 taken with their sources from the metafiles that model-index.yml names.
@@ -14,14 +14,14 @@ from pathlib import Path
 import yaml
 from mmengine.config import Config
 
-from mmcyclemlp.engine.complexity import SIZES, count
-from mmcyclemlp.engine.errors import UserError
+from mmcyclemlp.apis.complexity import SIZES, count
+from mmcyclemlp.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
-BEGIN = '<!-- models: written by tools/model_table.py -->'
+BEGIN = '<!-- models: written by .dev/model_table.py -->'
 END = '<!-- models: end -->'
 METHOD = (
-    'Counted: by `tools/model_table.py`, from the configs. A GMAC is 10⁹ '
+    'Counted: by `.dev/model_table.py`, from the configs. A GMAC is 10⁹ '
     "multiply-adds of convolutions and matrix products in the paper's "
     'formulas; norms, activations and resizing are left out.')
 NOTES = dict(
@@ -204,7 +204,7 @@ def main():
     if args.check and stale:
         raise UserError(
             f"{', '.join(map(str, stale))}: not up to date; run python "
-            'tools/model_table.py')
+            '.dev/model_table.py')
     for path in stale:
         path.write_text(texts[path], encoding='utf-8')
         print(f'wrote {path}')

@@ -10,18 +10,17 @@ HERE = Path(__file__).resolve().parent
 OUT = Path('work_dirs/demo')
 
 
-def call(script, *args):
-    """Run one of the project's scripts as a user would."""
-    subprocess.run([sys.executable, str(HERE.parent / script), *args],
-                   check=True, cwd=HERE.parent)
+def call(*args):
+    """Run Python in the folder of the project."""
+    subprocess.run([sys.executable, *args], check=True, cwd=HERE.parent)
 
 
 def train_and_test(name):
     """Train ``demo/<name>.py`` from scratch; give the test's figures."""
     config, work_dir = f'demo/{name}.py', OUT / name
-    call('tools/train.py', config, '--work-dir', str(work_dir))
+    call('-m', 'mmcyclemlp', 'train', config, '--work-dir', str(work_dir))
     checkpoint = (HERE.parent / work_dir / 'last_checkpoint').read_text()
-    call('tools/test.py', config, checkpoint, '--work-dir',
+    call('-m', 'mmcyclemlp', 'test', config, checkpoint, '--work-dir',
          str(work_dir / 'test'), '--show-dir', str(OUT / 'pictures' / name))
     logs = (HERE.parent / work_dir / 'test').glob('*/*.json')
     return json.loads(max(logs).read_text())

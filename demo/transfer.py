@@ -26,10 +26,10 @@ CONFIG = ROOT / 'demo' / 'mask_rcnn.py'
 CROP = 48
 
 
-def call(script, *args):
-    """Run one of the project's scripts as a user would."""
-    subprocess.run([sys.executable, '-W', 'ignore', str(ROOT / script),
-                    *map(str, args)], check=True, cwd=ROOT)
+def call(*args):
+    """Run Python in the folder of the project."""
+    subprocess.run([sys.executable, '-W', 'ignore', *map(str, args)],
+                   check=True, cwd=ROOT)
 
 
 def normalise(images):
@@ -138,7 +138,7 @@ def detector_config(out, epochs):
 def train_detector(config, work_dir, *options):
     """Train it; give the loss of each step, box mAP and seconds."""
     start = time.time()
-    call('tools/train.py', config, '--work-dir', work_dir, *options)
+    call('-m', 'mmcyclemlp', 'train', config, '--work-dir', work_dir, *options)
     seconds = time.time() - start
     log, = work_dir.glob('*/vis_data/scalars.json')
     lines = [json.loads(line) for line in log.read_text().splitlines()]
@@ -176,9 +176,9 @@ def main():
           f'{time.time() - start:.0f} s')
     torch.save(classifier.state_dict(), out / 'classifier.pth')
     official, size = out / 'official.pth', json.dumps(arch)
-    call('tools/convert_checkpoint.py', out / 'classifier.pth', official,
-         '--to', 'official', '--arch', size)
-    call('tools/convert_checkpoint.py', official, out / 'mm.pth',
+    call('-m', 'mmcyclemlp', 'convert_checkpoint',
+         out / 'classifier.pth', official, '--to', 'official', '--arch', size)
+    call('-m', 'mmcyclemlp', 'convert_checkpoint', official, out / 'mm.pth',
          '--to', 'mm', '--arch', size)
     config = detector_config(out, args.epochs)
     if not starts_from(config, out / 'mm.pth', classifier):

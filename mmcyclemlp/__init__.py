@@ -2,9 +2,10 @@
 
 from .backbones import CycleNet, load_pretrained
 from .ops import CycleFC, cycle_fc
+from .version import __version__
 
-__version__ = '0.1.0'
-__all__ = ['CycleFC', 'CycleNet', 'cycle_fc', 'load_pretrained']
+__all__ = ['CycleFC', 'CycleNet', '__version__', 'cycle_fc',
+           'load_pretrained']
 
 try:
     from .engine.registration import register

@@ -1,40 +1,60 @@
-"""Run a command by its name: python -m mmcyclemlp train CONFIG."""
+"""Run a command by its name: ``python -m mmcyclemlp train CONFIG``."""
 
 import ast
 import difflib
-import runpy
+import errno
+import importlib
 import sys
+from pathlib import Path
+from typing import Optional, Sequence
 
-from .carried import carried
+from .errors import UserError
 
 PROG = 'python -m mmcyclemlp'
+_NOT_COMMANDS = ('__init__', 'cli')
 
 
-def summary(path):
-    """First line of what a command says of itself."""
-    docstring = ast.get_docstring(ast.parse(path.read_text('utf-8')))
-    return docstring.partition('\n')[0]
+def main(argv: Optional[Sequence[str]] = None) -> None:
+    """Run the command that the first argument names.
 
+    This is the one place that turns errors of the user into a line and an
+    exit code.
 
-def main():
-    """Hand the command line to the command that it names."""
-    commands = {path.stem: path
-                for path in sorted(carried('tools').glob('*.py'))}
-    name = sys.argv[1] if len(sys.argv) > 1 else '--help'
+    Args:
+        argv: Name of the command and its arguments. None for those that the
+            program was started with.
+    """
+    name, *argv = (sys.argv[1:] if argv is None else argv) or ['--help']
+    commands = {path.stem: path for path in sorted(
+        Path(__file__).with_name('commands').glob('*.py'))
+        if path.stem not in _NOT_COMMANDS}
     if name in ('-h', '--help'):
         print(f'usage: {PROG} COMMAND ...\n\ncommands '
               f'({PROG} COMMAND --help says more):')
         width = max(map(len, commands))
         for command, path in commands.items():
-            print(f'  {command:{width}}  {summary(path)}')
+            print(f'  {command:{width}}  {_summary(path)}')
         return
     if name not in commands:
-        alike = difflib.get_close_matches(name, commands, n=1)
+        similar = difflib.get_close_matches(name, commands, n=1)
         sys.exit(f'error: there is no command {name}'
-                 + (f'; {alike[0]} is alike' if alike else '')
+                 + (f'; did you mean {similar[0]}?' if similar else '')
                  + f' ({PROG} --help lists all)')
-    sys.argv = sys.argv[1:]
-    runpy.run_path(str(commands[name]), run_name='__main__')
+    try:
+        importlib.import_module(f'.commands.{name}', __package__).main(argv)
+    except UserError as error:
+        sys.exit(f'error: {error}')
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        sys.exit(f'error: {error}: free disk space, then continue with '
+                 '--resume')
+
+
+def _summary(path):
+    """First line of a command's docstring, without importing the command."""
+    docstring = ast.get_docstring(ast.parse(path.read_text('utf-8')))
+    return docstring.partition('\n')[0]
 
 
 if __name__ == '__main__':

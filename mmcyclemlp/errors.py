@@ -1,35 +1,70 @@
-"""How a command ends in one line."""
+"""Errors that a user can cause: each is one line with the remedy."""
 
 import traceback
 from pathlib import Path
 
 
 class UserError(Exception):
-    """Something given to a command is wrong; says what and the remedy."""
+    """Base of all errors that a mistake in the user's input can cause.
+
+    The message names the value that is wrong and the remedy. Commands print
+    it as one line and end with exit code 1.
+    """
 
     def __str__(self):
-        # torch puts the traceback of a data loader's worker before it.
-        return super().__str__().rpartition('UserError: ')[2].rstrip()
+        # A worker of torch's data loader puts its traceback in front.
+        return super().__str__().rpartition(
+            f'{type(self).__name__}: ')[2].rstrip()
 
 
-def describe(error):
-    """Say in one line what another's code raised, and where.
+class CheckpointError(UserError, RuntimeError):
+    """A checkpoint cannot be read or written, or does not fit the network."""
+
+    def __str__(self):
+        return one_line(super().__str__())
+
+
+class RefusedError(CheckpointError):
+    """A pickle asks for more than tensors and plain containers."""
+
+
+class NotCycleNetError(CheckpointError):
+    """A checkpoint has tensors, but no CycleNet."""
+
+
+class BackendUnavailable(UserError, RuntimeError):
+    """The requested backend cannot run here. The message says why."""
+
+
+class ExportError(UserError, ValueError):
+    """A network cannot be exported. The message says why."""
+
+
+class Stopped(SystemExit):
+    """A run was asked to stop and is saved. The exit code is 75."""
+
+    def __init__(self):
+        super().__init__(75)
+
+
+def one_line(text: str) -> str:
+    """Escape what is not printable, such as in the keys of a file."""
+    return ''.join(
+        c if c.isprintable() else c.encode('unicode_escape').decode()
+        for c in text)
+
+
+def describe(error: Exception) -> str:
+    """Describe in one line an exception that other code raised, and where.
 
     Args:
-        error (Exception): As it was caught.
+        error: The exception, as it was caught.
 
     Returns:
-        str: Such as ``AssertionError (models/necks/fpn.py, line 170)``.
+        Such as ``AssertionError (models/necks/fpn.py, line 170)``.
     """
     text = ': '.join(filter(None, [
         type(error).__name__, ' '.join(f'{error}'.split())]))
     place = traceback.extract_tb(error.__traceback__)[-1]
     file = '/'.join(Path(place.filename).parts[-3:])
     return f'{text} ({file}, line {place.lineno})'
-
-
-class Stopped(SystemExit):
-    """A run was asked to end, and is saved; Python's exit code is 75."""
-
-    def __init__(self):
-        super().__init__(75)

@@ -1,37 +1,30 @@
-"""Configs and commands that come with the package."""
+"""Configs that come with the package."""
 
 import difflib
 from pathlib import Path
 
-from .engine.errors import UserError
+from .errors import UserError
 
 
-def carried(name):
-    """Give the path of what is in the wheel, or beside a clone's package.
-
-    Args:
-        name (str): 'configs' or 'tools'.
-
-    Returns:
-        Path: The folder.
-    """
+def configs_folder() -> Path:
+    """Return the folder of configs: in the wheel, or in a clone."""
     package = Path(__file__).resolve().parent
-    inside = package / '.mim' / name
-    return inside if inside.exists() else package.parent / name
+    installed = package / '.mim' / 'configs'
+    return installed if installed.exists() else package.parent / 'configs'
 
 
-def find_config(name):
-    """Find a config: a file, or one that comes with the package.
+def find_config(name: str) -> Path:
+    """Find a config by its path or its name.
 
     Args:
-        name (str): Path, or what ``python -m mmcyclemlp print_config``
-            lists, with its folder and ``.py`` or without.
+        name: Path of a file, or a name that ``python -m mmcyclemlp
+            print_config`` lists. The folder and ``.py`` may be left out.
 
     Returns:
-        Path: An existing file.
+        Path of an existing file.
 
     Raises:
-        UserError: There is none; names those that are spelt alike.
+        UserError: There is none. The message names one of similar spelling.
     """
     path = Path(name)
     if path.is_file():
@@ -40,22 +33,23 @@ def find_config(name):
     stem = path.as_posix().removesuffix('.py').removeprefix('configs/')
     found = [own for own in known if stem in (own, own.rpartition('/')[2])]
     if found:
-        return carried('configs') / f'{found[0]}.py'
-    alike = difflib.get_close_matches(
+        return configs_folder() / f'{found[0]}.py'
+    similar = difflib.get_close_matches(
         stem, known + [own.rpartition('/')[2] for own in known], n=1)
     raise UserError(
-        f'there is no config file {name}, and mmcyclemlp brings none of that '
-        f'name{f" ({alike[0]} is alike)" if alike else ""}; python -m '
-        'mmcyclemlp print_config lists what it brings')
+        f'there is no config file {name}, and no config of that name comes '
+        'with mmcyclemlp'
+        + (f'; did you mean {similar[0]}?' if similar else '')
+        + ' (python -m mmcyclemlp print_config lists all)')
 
 
-def list_configs():
-    """Give the names of the configs that come with the package.
+def list_configs() -> list:
+    """Return the names of the configs that come with the package.
 
     Returns:
-        list[str]: Such as 'retinanet/retinanet_cyclemlp-b1_fpn_1x_coco'.
+        Names such as 'retinanet/retinanet_cyclemlp-b1_fpn_1x_coco'.
     """
-    folder = carried('configs')
+    folder = configs_folder()
     return sorted(
         path.relative_to(folder).with_suffix('').as_posix()
         for path in folder.glob('*/*.py'))

@@ -17,7 +17,7 @@ from timm.models._manipulate import adapt_input_conv
 from torch import nn
 
 from .backbones import CycleNet
-from .backbones.checkpoint import (
+from .backbones.weights import (
     adapt_state_dict,
     find_state_dict,
     read_checkpoint,

@@ -5,6 +5,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 # Tests run side by side; more threads than cores would only wait. Before
@@ -71,6 +72,12 @@ def run_python():
         return done
 
     return run
+
+
+@pytest.fixture(scope='session')
+def run_cli(run_python):
+    """Run ``python -m mmcyclemlp`` as a user would."""
+    return partial(run_python, '-m', 'mmcyclemlp')
 
 
 @pytest.fixture(scope='session')

@@ -2,14 +2,14 @@
 
 import pytest
 
-from mmcyclemlp.carried import carried, find_config, list_configs
-from mmcyclemlp.engine.errors import UserError
+from mmcyclemlp.errors import UserError
+from mmcyclemlp.resources import configs_folder, find_config, list_configs
 
 NAME = 'retinanet/retinanet_cyclemlp-b1_fpn_1x_coco'
 
 
 def test_all_are_listed(root):
-    assert carried('configs') == root / 'configs'
+    assert configs_folder() == root / 'configs'
     files = set((root / 'configs').glob('*/*.py'))
     assert {root / 'configs' / f'{name}.py' for name in list_configs()} == (
         files)
@@ -34,7 +34,7 @@ def test_own_file_comes_first(tmp_path, monkeypatch):
 
 def test_unknown():
     with pytest.raises(UserError, match=(
-            r'no config file retinanet_b1\.py, and .* lists what')):
+            r'no config file retinanet_b1\.py, and .* lists all')):
         find_config('retinanet_b1.py')
-    with pytest.raises(UserError, match=rf'\({NAME} is alike\)'):
+    with pytest.raises(UserError, match=rf'did you mean {NAME}\?'):
         find_config(NAME + 'o')

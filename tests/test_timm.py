@@ -11,7 +11,7 @@ except RuntimeError as error:  # torchvision beside another torch
 
 import mmcyclemlp.timm  # noqa: F401
 from mmcyclemlp import CycleNet
-from mmcyclemlp.backbones.checkpoint import CheckpointError
+from mmcyclemlp.errors import CheckpointError
 
 
 @pytest.fixture(scope='module')

@@ -8,5 +8,5 @@ shift
 tools=$(dirname "$0")
 # Looked at so often, the process that dies first is known from those it
 # takes with it.
-exec python "$tools/dist_run.py" --standalone --monitor-interval 0.1 \
+exec python -m mmcyclemlp.engine.torchrun --standalone --monitor-interval 0.1 \
     --nproc-per-node "$processes" "$tools/test.py" "$@" --launcher pytorch

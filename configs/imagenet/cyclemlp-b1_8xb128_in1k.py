@@ -1,6 +1,6 @@
 # Stands on its own: `mmpretrain::` bases do not resolve in the OneDL family.
 custom_imports = dict(
-    imports=['mmcyclemlp', 'mmcyclemlp.engine.classification'])
+    imports=['mmcyclemlp', 'mmcyclemlp.engine.classifiers'])
 default_scope = 'mmpretrain'
 
 mean = [123.675, 116.28, 103.53]  # RGB

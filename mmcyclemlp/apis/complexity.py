@@ -9,8 +9,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..backbones.cyclenet import CycleMixer, CycleNet
+from ..errors import UserError, describe
 from ..ops.custom_op import HAS_CUSTOM_OP
-from .errors import UserError, describe
 
 # Height and width that are usual for the models of a library.
 SIZES = dict(mmpretrain=(224, 224), mmdet=(800, 1280), mmseg=(512, 512))

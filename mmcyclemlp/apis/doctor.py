@@ -19,6 +19,11 @@ from typing import NamedTuple
 
 import torch
 
+from ..backbones import CycleNet
+from ..errors import BackendUnavailable
+from ..ops.functional import BACKENDS
+from ..version import __version__
+
 OK, NOTE, PROBLEM = 'ok', 'note', 'PROBLEM'
 GPU = 'cuda'
 # Import name -> distribution of OneDL, of OpenMMLab.
@@ -107,8 +112,6 @@ def _version(distribution):
 
 
 def _machine():
-    from .. import __version__
-
     yield Finding(OK, f'mmcyclemlp {__version__}, Python '
                   f'{platform.python_version()}, {platform.system()} '
                   f'{platform.machine()}, {os.cpu_count()} cores')
@@ -209,9 +212,6 @@ def _how_to_build():
 
 @torch.no_grad()
 def _backends(device):
-    from ..backbones import CycleNet
-    from ..ops.functional import BACKENDS, BackendUnavailable
-
     torch.manual_seed(0)
     image = torch.rand(2, 3, 64, 96)
     plain = CycleNet(TINY, fork_last3=False, backend='plain').eval()

@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 from mmengine.registry import DATASETS
 
-from .config_shape import leaves
-from .errors import UserError
+from ..engine.config_nodes import leaves
+from ..errors import UserError
 
 
 def to_picture(image):

@@ -13,8 +13,8 @@ from urllib.request import urlopen
 
 import cv2
 
-from .data_checks.images import decode
-from .errors import UserError
+from ..data_checks.images import decode
+from ..errors import UserError
 
 IMAGES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.ppm',
           '.pgm')

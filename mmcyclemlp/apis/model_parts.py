@@ -7,9 +7,9 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
 from ..backbones import CycleNet
-from ..backbones.checkpoint import CheckpointError, load_pretrained
-from .errors import UserError, describe
-from .loading import check_fit, read_whole
+from ..backbones.weights import load_pretrained
+from ..engine.mm_checkpoints import check_fit, read_whole
+from ..errors import CheckpointError, UserError, describe
 
 PARTS = ('backbone', 'neck', 'whole')
 

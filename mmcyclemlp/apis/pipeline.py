@@ -12,10 +12,10 @@ import numpy as np
 from mmcv.transforms import LoadImageFromFile
 from mmengine.dataset import Compose
 
-from .config_shape import leaves
-from .data_checks.images import check_whole
-from .errors import UserError, describe
-from .inputs import UnreadableError, fetch, suffix_of
+from ..data_checks.images import check_whole
+from ..engine.config_nodes import leaves
+from ..errors import UserError, describe
+from .media import UnreadableError, fetch, suffix_of
 
 # Keys of annotations, which a file alone does not have.
 _ANNOTATIONS = {

@@ -17,9 +17,9 @@ from mmengine.registry import VISUALIZERS
 from mmengine.structures import PixelData
 from mmengine.visualization import Visualizer
 
-from .config_shape import leaves, name_of
+from ..engine.config_nodes import leaves, name_of
+from ..errors import UserError
 from .drawing import to_picture
-from .errors import UserError
 
 _VISUALIZERS = dict(mmdet='DetLocalVisualizer', mmseg='SegLocalVisualizer',
                     mmpretrain='UniversalVisualizer')

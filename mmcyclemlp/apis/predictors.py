@@ -9,14 +9,14 @@ from mmengine.dataset import pseudo_collate
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, VISUALIZERS, init_default_scope
 
-from ..backbones.checkpoint import adapt_state_dict, find_state_dict
 from ..backbones.cyclenet import CycleNet
+from ..backbones.weights import adapt_state_dict, find_state_dict
+from ..engine.config import read_config
+from ..engine.mm_checkpoints import check_fit, naming, read, read_whole
+from ..errors import UserError, describe
 from .drawing import name_areas, names_and_colors, to_picture
-from .errors import UserError, describe
-from .inputs import UnreadableError
-from .launch import read_config
-from .loading import check_fit, naming, read, read_whole
-from .reading import Loaded, TestPipeline
+from .media import UnreadableError
+from .pipeline import Loaded, TestPipeline
 
 
 class Prediction(NamedTuple):

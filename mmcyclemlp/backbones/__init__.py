@@ -1,6 +1,7 @@
 """The network and its weights; depends on torch alone."""
 
-from .checkpoint import CheckpointError, LoadReport, load_pretrained
+from ..errors import CheckpointError
 from .cyclenet import CycleNet
+from .weights import LoadReport, load_pretrained
 
 __all__ = ['CheckpointError', 'CycleNet', 'LoadReport', 'load_pretrained']

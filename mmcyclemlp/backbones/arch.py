@@ -1,19 +1,71 @@
-"""Which CycleNet a state dict belongs to, told from its tensors."""
+"""The sizes of named archs, and which arch a state dict belongs to.
+
+The functions that build a network take the class method
+:meth:`CycleNet.on_meta` as ``build``.
+"""
 
 import json
 import re
-from typing import NamedTuple
+from numbers import Real
+from typing import Any, NamedTuple
 
-import torch
+from ..errors import CheckpointError
+from .account import account_for
 
-from .checkpoint import CheckpointError, account_for
-from .cyclenet import CycleNet
+ARCH_SETTINGS = {
+    'b1': {
+        'embed_dims': (64, 128, 320, 512),
+        'depths': (2, 2, 4, 2),
+        'mlp_ratios': (4, 4, 4, 4),
+    },
+    'b2': {
+        'embed_dims': (64, 128, 320, 512),
+        'depths': (2, 3, 10, 3),
+        'mlp_ratios': (4, 4, 4, 4),
+    },
+    'b3': {
+        'embed_dims': (64, 128, 320, 512),
+        'depths': (3, 4, 18, 3),
+        'mlp_ratios': (8, 8, 4, 4),
+    },
+    'b4': {
+        'embed_dims': (64, 128, 320, 512),
+        'depths': (3, 8, 27, 3),
+        'mlp_ratios': (8, 8, 4, 4),
+    },
+    'b5': {
+        'embed_dims': (96, 192, 384, 768),
+        'depths': (3, 4, 24, 3),
+        'mlp_ratios': (4, 4, 4, 4),
+    },
+    't': {
+        'embed_dims': (96, 192, 384, 768),
+        'depths': (2, 2, 6, 2),
+        'mlp_ratios': (4, 4, 4, 4),
+        'downsample': 'patch_merging',
+        'reweight': False,
+    },
+    's': {
+        'embed_dims': (96, 192, 384, 768),
+        'depths': (2, 2, 18, 2),
+        'mlp_ratios': (4, 4, 4, 4),
+        'downsample': 'patch_merging',
+        'reweight': False,
+    },
+    'b': {
+        'embed_dims': (128, 256, 512, 1024),
+        'depths': (2, 2, 18, 2),
+        'mlp_ratios': (4, 4, 4, 4),
+        'downsample': 'patch_merging',
+        'reweight': False,
+    },
+}
 
 TURNED = ("its matrices are turned, so it is of another library; of Paddle's "
           'files take the .pdparams')
 
 
-class Recognised(NamedTuple):
+class Recognized(NamedTuple):
     """The network of a state dict.
 
     Attributes:
@@ -21,7 +73,7 @@ class Recognised(NamedTuple):
         options (dict): What CycleNet is built with.
     """
 
-    model: CycleNet
+    model: Any
     options: dict
 
     def __str__(self):
@@ -31,38 +83,40 @@ class Recognised(NamedTuple):
         return f'CycleNet({", ".join(arguments)})'
 
 
-def recognise(state, arch=None):
+def recognize(state, build, arch=None):
     """Find the network whose keys and shapes a state dict has.
 
     Stem, classes and so on are read off the tensors. The arch must be one
-    of ``CycleNet.arch_settings``, unless it is given.
+    of ``ARCH_SETTINGS``, unless it is given.
 
     Args:
         state (dict): Tensors by official key.
+        build (Callable): ``build(arch, **options)`` makes the network.
         arch (str | dict | None): What the arch must be. Default: None.
 
     Returns:
-        Recognised: The network; every key is accounted for.
+        Recognized: The network; every key is accounted for.
 
     Raises:
         CheckpointError: The tensors are of another arch, or of none; names
             the nearest and the first keys that differ.
     """
     options = _options(state)
-    own = recognise_arch(state)
+    own = recognize_arch(state, build)
     if arch is not None:
-        _check_arch(arch)
-        model = _build(arch, options)
+        _check_arch(build, arch)
+        model = _build(build, arch, options)
         misfits = account_for(state, model).misfits
         if not misfits:
-            return Recognised(model, dict(arch=arch, **options))
+            return Recognized(model, dict(arch=arch, **options))
         text = f'not of arch {_written(arch)}'
         remedy = '' if own is None else f'. It is of arch {_written(own)}'
     elif isinstance(own, str):
-        return Recognised(_build(own, options), dict(arch=own, **options))
+        return Recognized(_build(build, own, options),
+                          dict(arch=own, **options))
     else:
-        models = {name: _build(name, options)
-                  for name in CycleNet.arch_settings}
+        models = {name: _build(build, name, options)
+                  for name in ARCH_SETTINGS}
         differ = {name: account_for(state, model).misfits
                   for name, model in models.items()}
         nearest = min(differ, key=lambda name: len(differ[name]))
@@ -89,11 +143,12 @@ def _listed(misfits, most):
     return '; '.join(listed[:most]) + '; and more' * (len(listed) > most)
 
 
-def recognise_arch(state):
+def recognize_arch(state, build):
     """The arch of a state dict, without accounting for its other options.
 
     Args:
         state (dict): Tensors by official key.
+        build (Callable): ``build(arch, **options)`` makes the network.
 
     Returns:
         str | dict | None: A name; sizes, if they are of no named arch; None
@@ -102,10 +157,44 @@ def recognise_arch(state):
     sizes = _sizes(state)
     if sizes is None:
         return None
-    arch = next((name for name in CycleNet.arch_settings
+    arch = next((name for name in ARCH_SETTINGS
                  if same_arch(sizes, name)), sizes)
-    if account_for(state, _build(arch, _options(state))).misfits:
+    if account_for(state, _build(build, arch, _options(state))).misfits:
         return None
+    return arch
+
+
+def resolve_arch(arch):
+    """The sizes that a name or a dict stands for."""
+    if isinstance(arch, str):
+        if arch not in ARCH_SETTINGS:
+            raise ValueError(
+                f'CycleNet: arch is one of {sorted(ARCH_SETTINGS)} '
+                f'or a dict, got {arch!r}')
+        return ARCH_SETTINGS[arch]
+    keys = ['embed_dims', 'depths', 'mlp_ratios']
+    options = {'downsample': ('conv', 'patch_merging'),
+               'reweight': (True, False)}
+    if not isinstance(arch, dict) or not (
+            set(keys) <= set(arch) <= {*keys, *options}):
+        raise ValueError(
+            f'CycleNet: an arch dict has the keys {keys}, and perhaps '
+            f'{list(options)}, got {arch!r}')
+    sizes = [arch[key] for key in keys]
+    if not all(isinstance(value, (list, tuple)) for value in sizes) or (
+            not sizes[0] or len({len(value) for value in sizes}) != 1
+            or not all(isinstance(number, Real) and 0 < number < 1e6
+                       for value in sizes for number in value)
+            or not all(number == int(number)
+                       for value in sizes[:2] for number in value)):
+        raise ValueError(
+            'CycleNet: an arch dict has one positive number a stage '
+            f'under each of {keys}, the first two whole, got {arch!r}')
+    for key, choice in options.items():
+        if arch.get(key, choice[0]) not in choice:
+            raise ValueError(
+                f'CycleNet: {key} of an arch dict is one of {choice}, '
+                f'got {arch[key]!r}')
     return arch
 
 
@@ -125,7 +214,7 @@ def is_turned(state, model):
 
 def _settings(arch):
     """All sizes of an arch, in one form."""
-    settings = CycleNet.arch_settings[arch] if isinstance(arch, str) else arch
+    settings = ARCH_SETTINGS[arch] if isinstance(arch, str) else arch
     return {
         **{key: tuple(settings[key])
            for key in ('embed_dims', 'depths', 'mlp_ratios')},
@@ -138,9 +227,9 @@ def _written(arch):
     return arch if isinstance(arch, str) else json.dumps(arch)
 
 
-def _check_arch(arch):
+def _check_arch(build, arch):
     try:
-        _build(arch, dict(fork_feat=False))
+        _build(build, arch, dict(fork_feat=False))
     except (TypeError, ValueError, OverflowError, RuntimeError) as error:
         raise CheckpointError(f'arch {_written(arch)}: {error}') from error
 
@@ -198,7 +287,7 @@ def _options(state):
     return options
 
 
-def _build(arch, options):
+def _build(build, arch, options):
     """The network on the meta device."""
     options = dict(options)
     if options.get('fork_feat', True):
@@ -206,5 +295,4 @@ def _build(arch, options):
         outs = options.get('out_indices', stages)
         options['out_indices'] = [i for i in outs if i in stages] or stages
         options.setdefault('fork_last3', False)
-    with torch.device('meta'):
-        return CycleNet(arch, **options)
+    return build(arch, **options)

@@ -5,16 +5,18 @@ from typing import NamedTuple
 
 import torch
 
-from ..ops import CycleFC, cycle_offsets
-from .checkpoint import CheckpointError, account_for, find_backbone
-from .files import (
+from ..checkpoint_files import (
     check_target,
-    one_line,
     read_file,
     sha256,
     write_checkpoint,
 )
-from .recognise import Recognised, recognise
+from ..errors import CheckpointError, one_line
+from ..ops import CycleFC, cycle_offsets
+from .account import account_for
+from .arch import Recognized, recognize
+from .cyclenet import CycleNet
+from .weights import find_backbone
 
 LAYOUTS = ('official', 'mm')
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -26,7 +28,7 @@ class ConversionReport(NamedTuple):
     Attributes:
         source (str): What was read: file, kind and layout.
         what (str): Backbone or classifier, and what it lacks.
-        network (Recognised): How it is built.
+        network (Recognized): How it is built.
         tensors (int): Number of weights.
         parameters (int): Number of numbers in them.
         dtypes (str): Their types.
@@ -41,7 +43,7 @@ class ConversionReport(NamedTuple):
 
     source: str
     what: str
-    network: Recognised
+    network: Recognized
     tensors: int
     parameters: int
     dtypes: str
@@ -94,7 +96,7 @@ def convert_checkpoint(source, target, layout='official', arch=None,
         trusted (bool): See :func:`read_checkpoint`. Default: False.
 
     Returns:
-        ConversionReport: What was read, recognised and written.
+        ConversionReport: What was read, recognized and written.
 
     Raises:
         CheckpointError: The file cannot be read safely, is not of one
@@ -112,7 +114,7 @@ def convert_checkpoint(source, target, layout='official', arch=None,
         if drop_head:
             left_out = _drop_head(tensors) + left_out
         _check_numbers(tensors)
-        network = recognise(tensors, arch)
+        network = recognize(tensors, CycleNet.on_meta, arch)
     except CheckpointError as error:
         raise CheckpointError(f'{name}: {error}') from error
     account = account_for(tensors, network.model)

@@ -26,7 +26,8 @@ from ..ops import (
     is_compiling,
     residual_mlp,
 )
-from .checkpoint import adapt_state_dict, load_pretrained
+from .arch import ARCH_SETTINGS, resolve_arch
+from .weights import adapt_state_dict, load_pretrained
 
 logger = logging.getLogger('mmcyclemlp')
 
@@ -351,54 +352,7 @@ class CycleNet(nn.Module):
         ValueError: An argument is out of its range; says which.
     """
 
-    arch_settings = {
-        'b1': {
-            'embed_dims': (64, 128, 320, 512),
-            'depths': (2, 2, 4, 2),
-            'mlp_ratios': (4, 4, 4, 4),
-        },
-        'b2': {
-            'embed_dims': (64, 128, 320, 512),
-            'depths': (2, 3, 10, 3),
-            'mlp_ratios': (4, 4, 4, 4),
-        },
-        'b3': {
-            'embed_dims': (64, 128, 320, 512),
-            'depths': (3, 4, 18, 3),
-            'mlp_ratios': (8, 8, 4, 4),
-        },
-        'b4': {
-            'embed_dims': (64, 128, 320, 512),
-            'depths': (3, 8, 27, 3),
-            'mlp_ratios': (8, 8, 4, 4),
-        },
-        'b5': {
-            'embed_dims': (96, 192, 384, 768),
-            'depths': (3, 4, 24, 3),
-            'mlp_ratios': (4, 4, 4, 4),
-        },
-        't': {
-            'embed_dims': (96, 192, 384, 768),
-            'depths': (2, 2, 6, 2),
-            'mlp_ratios': (4, 4, 4, 4),
-            'downsample': 'patch_merging',
-            'reweight': False,
-        },
-        's': {
-            'embed_dims': (96, 192, 384, 768),
-            'depths': (2, 2, 18, 2),
-            'mlp_ratios': (4, 4, 4, 4),
-            'downsample': 'patch_merging',
-            'reweight': False,
-        },
-        'b': {
-            'embed_dims': (128, 256, 512, 1024),
-            'depths': (2, 2, 18, 2),
-            'mlp_ratios': (4, 4, 4, 4),
-            'downsample': 'patch_merging',
-            'reweight': False,
-        },
-    }
+    arch_settings = ARCH_SETTINGS
 
     def __init__(self,
                  arch='b1',
@@ -419,7 +373,7 @@ class CycleNet(nn.Module):
                  backend=None,
                  init_cfg=None):
         super().__init__()
-        settings = self._resolve_arch(arch)
+        settings = resolve_arch(arch)
         dims = tuple(settings['embed_dims'])
         depths = tuple(settings['depths'])
         ratios = tuple(settings['mlp_ratios'])
@@ -506,39 +460,6 @@ class CycleNet(nn.Module):
         self.apply(self._init_module)
         self._freeze_stages()
 
-    def _resolve_arch(self, arch):
-        """The sizes that a name or a dict stands for."""
-        if isinstance(arch, str):
-            if arch not in self.arch_settings:
-                raise ValueError(
-                    f'CycleNet: arch is one of {sorted(self.arch_settings)} '
-                    f'or a dict, got {arch!r}')
-            return self.arch_settings[arch]
-        keys = ['embed_dims', 'depths', 'mlp_ratios']
-        options = {'downsample': ('conv', 'patch_merging'),
-                   'reweight': (True, False)}
-        if not isinstance(arch, dict) or not (
-                set(keys) <= set(arch) <= {*keys, *options}):
-            raise ValueError(
-                f'CycleNet: an arch dict has the keys {keys}, and perhaps '
-                f'{list(options)}, got {arch!r}')
-        sizes = [arch[key] for key in keys]
-        if not all(isinstance(value, (list, tuple)) for value in sizes) or (
-                not sizes[0] or len({len(value) for value in sizes}) != 1
-                or not all(isinstance(number, Real) and 0 < number < 1e6
-                           for value in sizes for number in value)
-                or not all(number == int(number)
-                           for value in sizes[:2] for number in value)):
-            raise ValueError(
-                'CycleNet: an arch dict has one positive number a stage '
-                f'under each of {keys}, the first two whole, got {arch!r}')
-        for key, choice in options.items():
-            if arch.get(key, choice[0]) not in choice:
-                raise ValueError(
-                    f'CycleNet: {key} of an arch dict is one of {choice}, '
-                    f'got {arch[key]!r}')
-        return arch
-
     def _resolve_out_indices(self, out_indices):
         indices = tuple(out_indices) if isinstance(
             out_indices, (list, tuple, range)) else ()
@@ -561,6 +482,20 @@ class CycleNet(nn.Module):
             logger.info('CycleNet: fork_last3=%s, taken from the %s', taken,
                         source)
         return taken
+
+    @staticmethod
+    def on_meta(arch, **options):
+        """Build a network of keys and shapes alone, on the meta device.
+
+        Args:
+            arch (str | dict): See the class.
+            options: See the class.
+
+        Returns:
+            CycleNet: Without values; not a subclass.
+        """
+        with torch.device('meta'):
+            return CycleNet(arch, **options)
 
     @staticmethod
     def _init_module(module):

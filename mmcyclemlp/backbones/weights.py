@@ -1,7 +1,7 @@
-"""Weights of CycleNet: recognise the layout, account for every key.
+"""Weights of CycleNet: recognize the layout, account for every key.
 
 A file goes through three steps: :func:`read_checkpoint` reads it,
-:func:`find_state_dict` recognises its layout, :func:`adapt_state_dict` holds
+:func:`find_state_dict` recognizes its layout, :func:`adapt_state_dict` holds
 its keys against a network. :func:`load_pretrained` does all three.
 """
 
@@ -13,26 +13,12 @@ from typing import NamedTuple
 
 import torch
 
-from ..ops import CycleFC, cycle_offsets
-from .files import CheckpointError, read_checkpoint
-
-__all__ = [
-    'CheckpointError',
-    'LoadReport',
-    'NotCycleNetError',
-    'account_for',
-    'adapt_state_dict',
-    'find_backbone',
-    'find_state_dict',
-    'load_pretrained',
-    'read_checkpoint',
-]
+from ..checkpoint_files import read_checkpoint
+from ..errors import CheckpointError, NotCycleNetError
+from .account import LoadReport, account_for, is_head, is_out_norm
+from .arch import TURNED, is_turned, recognize_arch, same_arch
 
 logger = logging.getLogger('mmcyclemlp')
-
-
-class NotCycleNetError(CheckpointError):
-    """A checkpoint holds tensors, but no CycleNet."""
 
 
 class FoundBackbone(NamedTuple):
@@ -188,123 +174,6 @@ def _from_swin(match):
     return f'network.{place + 1}.' if match[2] else f'network.{place}'
 
 
-class LoadReport(NamedTuple):
-    """What became of the keys of a file and of the network.
-
-    Attributes:
-        loaded (list[str]): Keys taken from the file.
-        dropped (list[str]): Keys of the file the network has no use for.
-        kept (list[str]): Keys of the network that stay at their initial
-            values: output norms, where the file is a classifier's; the
-            head, where the file has none.
-    """
-
-    loaded: list
-    dropped: list
-    kept: list
-
-    def __str__(self):
-        text = f'{len(self.loaded)} tensors loaded'
-        if self.dropped:
-            heads = [key for key in self.dropped
-                     if not key.endswith('.offset')]
-            text += f'; dropped {len(self.dropped) - len(heads)} offsets'
-            text += f' (verified) and {heads}' if heads else ' (verified)'
-        if self.kept:
-            text += f'; at their initial values: {self.kept}'
-        return text
-
-
-_CLASSIFIER = ('norm.weight', 'norm.bias', 'head.weight', 'head.bias')
-_is_out_norm = re.compile(r'norm\d+\.').match
-
-
-class Account(NamedTuple):
-    """Tensors held against a network, and what does not fit it.
-
-    Attributes:
-        adapted (dict): Tensors the network takes.
-        dropped (list[str]): Keys it has no use for.
-        kept (list[str]): Its keys that may stay at their initial values.
-        missing (list[str]): Its keys that the tensors lack.
-        unexpected (list[str]): Keys it does not know.
-        reshaped (list[str]): Keys with the shape they have and ought to.
-        wrong_offsets (list[str]): Keys of offsets that are not the
-            formula's, and why.
-    """
-
-    adapted: dict
-    dropped: list
-    kept: list
-    missing: list
-    unexpected: list
-    reshaped: list
-    wrong_offsets: list
-
-    @property
-    def misfits(self):
-        """Keys that do not fit, each in words."""
-        return [
-            *(f'of another shape: {text}' for text in self.reshaped),
-            *(f'missing: {key}' for key in self.missing),
-            *(f'unexpected: {key}' for key in self.unexpected),
-            *self.wrong_offsets,
-        ]
-
-
-def account_for(state, model):
-    """Hold a state dict against a network and say what fits.
-
-    Args:
-        state (dict): Tensors by official key.
-        model (CycleNet): The network they are for; may be on meta.
-
-    Returns:
-        Account: Every key of both sides.
-    """
-    expected = {key: tuple(value.shape)
-                for key, value in model.named_parameters()}
-    layers = {f'{name}.offset': module
-              for name, module in model.named_modules()
-              if isinstance(module, CycleFC)}
-    adapted, dropped, unexpected, reshaped, wrong = {}, [], [], [], []
-    for key, value in state.items():
-        shape = tuple(value.shape)
-        if key in layers:
-            dropped.append(key)
-            if not _holds_offsets(value, layers[key]):
-                wrong.append(
-                    f'{key} {shape} does not hold the offsets of a CycleFC '
-                    f'with kernel {layers[key].kernel_size}: the weights '
-                    'belong to another operator')
-        elif key in expected:
-            adapted[key] = value
-            if shape != expected[key]:
-                reshaped.append(f'{key} {shape} for {expected[key]}')
-        elif key in _CLASSIFIER:
-            dropped.append(key)
-        else:
-            unexpected.append(key)
-    missing = [key for key in expected if key not in state]
-    kept = []
-    for may_stay in (_is_out_norm, _is_head):
-        if not any(map(may_stay, state)):
-            kept += [key for key in missing if may_stay(key)]
-    missing = [key for key in missing if key not in kept]
-    return Account(adapted, dropped, kept, missing, unexpected, reshaped,
-                   wrong)
-
-
-def _is_head(key):
-    return key.startswith('head.')
-
-
-def _holds_offsets(value, layer):
-    offsets = cycle_offsets(layer.in_channels, layer.kernel_size)
-    return value.shape == (1, offsets.numel(), 1, 1) and torch.equal(
-        value.flatten().cpu().double(), offsets.flatten().double())
-
-
 def adapt_state_dict(state, model):
     """Hold a state dict against a network; strict in both directions.
 
@@ -361,11 +230,8 @@ def _misfit(account, state, model):
 
 
 def _remedy(keys, state, model):
-    # It builds networks, which load their weights by this module.
-    from .recognise import TURNED, is_turned, recognise_arch, same_arch
-
-    arch = recognise_arch(state)
-    if all(map(_is_head, keys)):
+    arch = recognize_arch(state, model.on_meta)
+    if all(map(is_head, keys)):
         return ('set num_classes to that of the file, or take its head out: '
                 'tools/convert_checkpoint.py --drop-head')
     if is_turned(state, model):
@@ -375,7 +241,7 @@ def _remedy(keys, state, model):
                 f'arch={model.arch!r}: make them agree')
     if any(key.startswith('patch_embed.') for key in keys):
         return 'make stem and in_channels those of the file'
-    if any(map(_is_out_norm, keys)):
+    if any(map(is_out_norm, keys)):
         if not model.fork_feat:
             return ('the file is of the backbone of a detector or '
                     "segmentor, which has no classifier's norm and head")

@@ -11,13 +11,7 @@ from torch import Tensor, nn
 
 from ..ops import cycle_fc
 from ..ops.reference import offset_classes
-from .contenders import (
-    MODES,
-    TEXTBOOK,
-    build_net,
-    build_peer,
-    plain_cycle_fc,
-)
+from .contenders import MODES, TEXTBOOK, build_net, build_peer, plain_cycle_fc
 from .timing import elapsed
 
 DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16,

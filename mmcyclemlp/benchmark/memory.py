@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from ..ops import BackendUnavailable
+from ..errors import BackendUnavailable
 from .calls import make_net
 from .contenders import Contender, LeftOut
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..ops import BackendUnavailable
+from ..errors import BackendUnavailable
 from .cases import Case, Row
 from .contenders import OFFICIAL, TEXTBOOK, LeftOut, first_line
 from .memory import peak_on_cpu

@@ -4,7 +4,7 @@ PyTorch's and Paddle's files are pickles, so both are read through an
 unpickler that builds tensors and plain containers and refuses the rest.
 """
 
-from .errors import CheckpointError, one_line
+from ..errors import CheckpointError, one_line
 from .reading import CheckpointFile, read_checkpoint, read_file
 from .unpickler import checked_key
 from .writing import (

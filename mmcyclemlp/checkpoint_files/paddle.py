@@ -5,7 +5,7 @@ import re
 
 import torch
 
-from .errors import CheckpointError
+from ..errors import CheckpointError
 from .unpickler import Placeholder, ordered_dict, restricted_unpickler
 
 # Types of arrays. numpy has no bfloat16: Paddle keeps its bits as u2.

@@ -9,7 +9,7 @@ from collections import OrderedDict
 
 import torch
 
-from .errors import CheckpointError
+from ..errors import CheckpointError
 from .unpickler import checked_key, ordered_dict, restricted_unpickler
 
 # How one's own file is read, as the tools and init_cfg spell it.

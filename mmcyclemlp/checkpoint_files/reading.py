@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from .errors import CheckpointError
+from ..errors import CheckpointError
 from .paddle import read_paddle
 from .pytorch import read_pytorch, read_trusted
 

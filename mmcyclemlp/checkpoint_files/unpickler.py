@@ -11,7 +11,7 @@ from collections import OrderedDict
 
 import torch
 
-from .errors import CheckpointError
+from ..errors import RefusedError
 
 # What training scripts leave beside the tensors. None of it is needed, so
 # a placeholder takes its place and nothing of theirs is called.
@@ -206,7 +206,7 @@ def restricted_unpickler(path, source, allow, remedy=''):
                 return getattr(torch, name)
             if _LEFT_OUT.fullmatch(full_name):
                 return Placeholder
-            raise CheckpointError(
+            raise RefusedError(
                 f'{source} is refused: its pickle asks for '
                 f'{full_name[:99]}, which weights do not need and which '
                 'could run code. Get the weights from a source you trust, '

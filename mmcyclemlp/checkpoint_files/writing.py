@@ -8,7 +8,7 @@ import secrets
 
 import torch
 
-from .errors import CheckpointError
+from ..errors import CheckpointError
 from .reading import read_checkpoint
 
 ENDINGS = ('.pth', '.safetensors')

@@ -1,7 +1,7 @@
 """Measure how fast CycleMLP runs on this machine, beside its alternatives.
 
-    python tools/benchmark.py
-    python tools/benchmark.py backbone train --arch b2 --size 800x1344
+    python -m mmcyclemlp benchmark
+    python -m mmcyclemlp benchmark backbone train --arch b2 --size 800x1344
 
 Needs torch alone; an alternative that cannot be imported is left out.
 """
@@ -13,11 +13,11 @@ from pathlib import Path
 
 import torch
 
-from mmcyclemlp import CycleNet
-from mmcyclemlp.benchmark.bench import Bench
-from mmcyclemlp.benchmark.calls import DTYPES
-from mmcyclemlp.benchmark.cases import QUESTIONS, Scope
-from mmcyclemlp.benchmark.report import at_fault, machine, save, table
+from ..backbones import CycleNet
+from ..benchmark.bench import Bench
+from ..benchmark.calls import DTYPES
+from ..benchmark.cases import QUESTIONS, Scope
+from ..benchmark.report import at_fault, machine, save, table
 
 
 class Parser(argparse.ArgumentParser):
@@ -143,7 +143,3 @@ def main(argv=None) -> int:
             case for case in cases if case.question == question],
             known.get('gpu')), sep='\n')
     return int(at_fault(cases))
-
-
-if __name__ == '__main__':
-    sys.exit(main())

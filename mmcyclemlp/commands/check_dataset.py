@@ -1,27 +1,27 @@
 """Look at all data of a config: annotations, images and label maps.
 
-    python tools/check_dataset.py CONFIG --report findings.json
+    python -m mmcyclemlp check_dataset CONFIG --report findings.json
 
 The exit code is 1 if anything is wrong, 0 if not; remarks are no errors.
 """
 
-import argparse
 import json
 import os
 import sys
 
-from mmcyclemlp.engine import command
-from mmcyclemlp.engine.config_shape import check_shape
-from mmcyclemlp.engine.data_checks import DataCheck, Look
-from mmcyclemlp.engine.errors import UserError
-from mmcyclemlp.engine.launch import read_config
+from ..data_checks import DataCheck, Look
+from ..engine.config import read_config
+from ..engine.config_checks import check_config
+from ..errors import UserError
+from . import cli
 
 SPLITS = ('train', 'val', 'test')
 SHOWN = 5
 
 
-def parse_args():
-    parser = argparse.ArgumentParser(
+def parse_args(argv):
+    parser = cli.new_parser(
+        'check_dataset', 
         description='Look at all data of a config: annotations, images and '
         'label maps.')
     parser.add_argument('config', help='config file')
@@ -34,14 +34,14 @@ def parse_args():
         '0 for none beside this one)')
     parser.add_argument(
         '--report', metavar='FILE.json', help='keep all findings')
-    command.add_cfg_options(parser)
-    return parser.parse_args()
+    cli.add_cfg_options(parser)
+    return parser.parse_args(argv)
 
 
-def main():
-    args = parse_args()
+def main(argv=None):
+    args = parse_args(argv)
     cfg = read_config(args.config, options=args.cfg_options)
-    check_shape(cfg, 'check')
+    check_config(cfg, 'check')
     splits = args.splits or present(cfg)
     for split in splits:
         if cfg.get(f'{split}_dataloader') is None:
@@ -101,7 +101,3 @@ def write(path, findings, numbers):
     except OSError as error:
         raise UserError(f'--report: {path} cannot be written: '
                         f'{error.strerror}') from error
-
-
-if __name__ == '__main__':
-    command.run(main)

@@ -1,20 +1,21 @@
 """Convert weights of CycleMLP between the programs that read them.
 
-    python tools/convert_checkpoint.py CycleMLP_B1.pth b1.safetensors
-    python tools/convert_checkpoint.py cyclemlp_b1.pdparams b1.pth
-    python tools/convert_checkpoint.py work_dirs/mine/epoch_12.pth b1.pth
+    python -m mmcyclemlp convert_checkpoint CycleMLP_B1.pth b1.safetensors
+    python -m mmcyclemlp convert_checkpoint cyclemlp_b1.pdparams b1.pth
+    python -m mmcyclemlp convert_checkpoint work_dirs/mine/epoch_12.pth b1.pth
 """
 
-import argparse
 import json
 import sys
 
-from mmcyclemlp.backbones import CheckpointError
-from mmcyclemlp.backbones.convert import LAYOUTS, convert_checkpoint
+from ..backbones.convert import LAYOUTS, convert_checkpoint
+from ..errors import CheckpointError
+from . import cli
 
 
-def parse_args():
-    parser = argparse.ArgumentParser(
+def parse_args(argv):
+    parser = cli.new_parser(
+        'convert_checkpoint', 
         description='Convert weights of CycleMLP, and report what is in '
         'them. No code in a file is run, every key is accounted for, and '
         'unless all is well nothing is written.')
@@ -54,11 +55,11 @@ def parse_args():
     parser.add_argument(
         '--trust-checkpoint', action='store_true', help='read a PyTorch '
         'file of your own that is refused; code in it is run')
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
-def main():
-    args = parse_args()
+def main(argv=None):
+    args = parse_args(argv)
     arch = args.arch
     if arch is not None and arch.lstrip().startswith('{'):
         try:
@@ -75,10 +76,3 @@ def main():
     except OSError as error:
         sys.exit(f'error: {args.target} is written, but the report cannot '
                  f'be printed: {error.strerror}')
-
-
-if __name__ == '__main__':
-    try:
-        main()
-    except CheckpointError as error:
-        sys.exit(f'error: {error}')

@@ -5,15 +5,16 @@
 For an issue, paste what it prints. The exit code is 1 if there is a problem.
 """
 
-import argparse
 import logging
 import sys
 
-from mmcyclemlp.engine.doctor import PROBLEM, examine
+from ..apis.doctor import PROBLEM, examine
+from . import cli
 
 
-def main():
-    argparse.ArgumentParser(
+def main(argv=None):
+    cli.new_parser(
+        'doctor', 
         description='Say which versions are installed, which backends can '
         'run, whether the registries know CycleNet, what is wrong, and the '
         'remedy. For an issue, paste what it prints.').parse_args()
@@ -24,7 +25,3 @@ def main():
         problems += level == PROBLEM
     print(f'\n{problems or "no"} problem{"s" * (problems != 1)}')
     sys.exit(min(problems, 1))
-
-
-if __name__ == '__main__':
-    main()

@@ -1,39 +1,33 @@
 """Export a network to ONNX, torch.export or TorchScript.
 
-    python tools/export.py CONFIG CHECKPOINT --out model.onnx
-    python tools/export.py b1 CycleMLP_B1.pth --out maps.onnx
-    python tools/export.py CONFIG CHECKPOINT --part neck --out neck.pt
+    python -m mmcyclemlp export CONFIG CHECKPOINT --out model.onnx
+    python -m mmcyclemlp export b1 CycleMLP_B1.pth --out maps.onnx
+    python -m mmcyclemlp export CONFIG CHECKPOINT --part neck --out neck.pt
 
 For images of any number and size; held to the network before it is kept.
 """
 
-import argparse
 import logging
 import os
 
 import torch
 from mmengine.config import Config, ConfigDict
 
-from mmcyclemlp import CycleNet
-from mmcyclemlp.engine import command
-from mmcyclemlp.engine.errors import UserError
-from mmcyclemlp.engine.export import PARTS, Normalized, build_part
-from mmcyclemlp.engine.launch import read_config
-from mmcyclemlp.export import (
-    FORMATS,
-    TOLERANCE,
-    ExportError,
-    check_target,
-    write,
-)
+from ..apis.model_parts import PARTS, Normalized, build_part
+from ..backbones import CycleNet
+from ..engine.config import read_config
+from ..errors import ExportError, UserError
+from ..export import FORMATS, TOLERANCE, check_target, write
+from . import cli
 
 # What the released weights were trained with.
 PREPROCESSOR = dict(mean=[123.675, 116.28, 103.53],
                     std=[58.395, 57.12, 57.375], to_rgb=True)
 
 
-def parse_args():
-    parser = argparse.ArgumentParser(
+def parse_args(argv):
+    parser = cli.new_parser(
+        'export', 
         description='Export a network for programs without mm, for images of '
         'any number and size. It takes normalised images (batch, channels, '
         'height, width); what it gives, the command prints. What was '
@@ -69,13 +63,13 @@ def parse_args():
     parser.add_argument(
         '--random-weights', action='store_true', help='export without a '
         'checkpoint, to measure speed')
-    command.add_trust(parser)
-    command.add_cfg_options(parser)
-    return parser.parse_args()
+    cli.add_trust(parser)
+    cli.add_cfg_options(parser)
+    return parser.parse_args(argv)
 
 
-def main():
-    args = parse_args()
+def main(argv=None):
+    args = parse_args(argv)
     try:
         export(args)
     except ExportError as error:
@@ -129,7 +123,3 @@ def export(args):
     for size, error in differences:
         print(f'off by {error:.1e} at {"x".join(map(str, size))} (batch, '
               'height, width)')
-
-
-if __name__ == '__main__':
-    command.run(main)

@@ -1,27 +1,27 @@
 """Count parameters and multiply-adds, by stage and by op.
 
-    python tools/get_flops.py CONFIG --size 800 1280
-    python tools/get_flops.py b1
+    python -m mmcyclemlp get_flops CONFIG --size 800 1280
+    python -m mmcyclemlp get_flops b1
 
 Counted are convolutions and matrix products of one image, in the paper's
 formulas or as executed; norms, activations and resizing are left out.
 """
 
-import argparse
 import json
 import logging
 
 from mmengine.config import Config, ConfigDict
 
-from mmcyclemlp import CycleNet
-from mmcyclemlp.engine import command
-from mmcyclemlp.engine.complexity import count
-from mmcyclemlp.engine.errors import UserError
-from mmcyclemlp.engine.launch import read_config
+from ..apis.complexity import count
+from ..backbones import CycleNet
+from ..engine.config import read_config
+from ..errors import UserError
+from . import cli
 
 
-def parse_args():
-    parser = argparse.ArgumentParser(
+def parse_args(argv):
+    parser = cli.new_parser(
+        'get_flops', 
         description='Count the parameters and multiply-adds of a detector, '
         'a segmentor, a classifier or the backbone alone. Counted are '
         'convolutions and matrix products for one image; norms, activations '
@@ -40,12 +40,12 @@ def parse_args():
         "execute, which is less, in place of the paper's formulas")
     parser.add_argument(
         '--json', action='store_true', help='print JSON in place of tables')
-    command.add_cfg_options(parser)
-    return parser.parse_args()
+    cli.add_cfg_options(parser)
+    return parser.parse_args(argv)
 
 
-def main():
-    args = parse_args()
+def main(argv=None):
+    args = parse_args(argv)
     logging.getLogger('mmcyclemlp').setLevel(logging.WARNING)
     size = args.size
     if size is not None:
@@ -100,7 +100,3 @@ def table(rows):
     for first, *rest in rows:
         print(f'{first:{widths[0]}}' + ''.join(
             f'  {cell:>{width}}' for cell, width in zip(rest, widths[1:])))
-
-
-if __name__ == '__main__':
-    command.run(main)

@@ -1,11 +1,10 @@
-"""Draw what a detector, segmentor or classifier sees in pictures and videos.
+"""Draw predictions for images and videos.
 
-    python tools/image_demo.py CONFIG CHECKPOINT photo.jpg holiday/ film.mp4
+    python -m mmcyclemlp image_demo CONFIG CHECKPOINT photo.jpg film.mp4
 
 Writes pictures, and the same in numbers as JSON, into --out-dir.
 """
 
-import argparse
 import contextlib
 import json
 import sys
@@ -15,20 +14,17 @@ import cv2
 from mmengine.registry import init_default_scope
 from mmengine.utils import ProgressBar
 
-from mmcyclemlp.engine import command
-from mmcyclemlp.engine.errors import UserError
-from mmcyclemlp.engine.inference import build_predictor
-from mmcyclemlp.engine.inputs import (
-    UnreadableError,
-    find_inputs,
-    open_video,
-)
-from mmcyclemlp.engine.launch import read_config
-from mmcyclemlp.engine.reading import TestPipeline
+from ..apis.media import UnreadableError, find_inputs, open_video
+from ..apis.pipeline import TestPipeline
+from ..apis.predictors import build_predictor
+from ..engine.config import read_config
+from ..errors import UserError
+from . import cli
 
 
-def parse_args():
-    parser = argparse.ArgumentParser(
+def parse_args(argv):
+    parser = cli.new_parser(
+        'image_demo', 
         description='Draw what a detector (mmdet), a segmentor (mmseg) or a '
         'classifier (mmpretrain) sees in pictures and videos: boxes, masks or '
         'a colored map, with the names of the classes. For each input '
@@ -66,13 +62,13 @@ def parse_args():
         '--batch-size', type=int, default=1, metavar='N', help='how many '
         'pictures of equal size, or frames, to run at once (default: '
         '%(default)s)')
-    command.add_trust(parser)
-    command.add_cfg_options(parser)
-    return parser.parse_args()
+    cli.add_trust(parser)
+    cli.add_cfg_options(parser)
+    return parser.parse_args(argv)
 
 
-def main():
-    args = parse_args()
+def main(argv=None):
+    args = parse_args(argv)
     if args.batch_size < 1:
         raise UserError(f'--batch-size: {args.batch_size} is less than 1')
     for name in ('score_thr', 'opacity'):
@@ -237,7 +233,3 @@ class Output:
         except OSError as error:
             raise UserError(f'{path} cannot be written: '
                             f'{error.strerror}') from error
-
-
-if __name__ == '__main__':
-    command.run(main)

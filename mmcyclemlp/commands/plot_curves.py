@@ -1,24 +1,24 @@
 """Plot how training went: loss, learning rate, mAP or mIoU of several runs.
 
-    python tools/plot_curves.py work_dirs/mine work_dirs/other --smooth 0.9
+    python -m mmcyclemlp plot_curves work_dirs/mine --smooth 0.9
 """
 
-import argparse
 from pathlib import Path
 
-from mmcyclemlp.analysis.curves import (
+from ..analysis.curves import (
     RecordsError,
     draw_curves,
     find_key,
     read_run,
     usual_keys,
 )
-from mmcyclemlp.engine import command
-from mmcyclemlp.engine.errors import UserError
+from ..errors import UserError
+from . import cli
 
 
-def parse_args():
-    parser = argparse.ArgumentParser(
+def parse_args(argv):
+    parser = cli.new_parser(
+        'plot_curves', 
         description='Plot curves of one run or several on one picture, a '
         'panel for each key. A run that was resumed is one curve.')
     parser.add_argument(
@@ -40,11 +40,11 @@ def parse_args():
         help='where to write (default: %(default)s)')
     parser.add_argument('--list', action='store_true',
                         help='print the keys that are recorded, and end')
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
-def main():
-    args = parse_args()
+def main(argv=None):
+    args = parse_args(argv)
     if not 0 <= args.smooth < 1:
         raise UserError(f'--smooth: {args.smooth} is not within 0 and 1')
     names = args.names or [None] * len(args.work_dirs)
@@ -73,7 +73,3 @@ def main():
             f'{args.out} cannot be written: '
             f'{getattr(error, "strerror", None) or error}') from error
     print(args.out)
-
-
-if __name__ == '__main__':
-    command.run(main)

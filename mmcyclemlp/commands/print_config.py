@@ -1,31 +1,31 @@
 """List the configs of the package, or write one out whole.
 
-    python tools/print_config.py
-    python tools/print_config.py NAME > mine.py
+    python -m mmcyclemlp print_config
+    python -m mmcyclemlp print_config NAME > mine.py
 
 What is written inherits nothing: a file to start one's own from.
 """
 
-import argparse
 
-from mmcyclemlp.carried import list_configs
-from mmcyclemlp.engine import command
-from mmcyclemlp.engine.launch import read_config
+from ..engine.config import read_config
+from ..resources import list_configs
+from . import cli
 
 
-def parse_args():
-    parser = argparse.ArgumentParser(
+def parse_args(argv):
+    parser = cli.new_parser(
+        'print_config', 
         description='List the configs of the package, or write one out whole, '
         'with all that it inherits.')
     parser.add_argument(
         'config', nargs='?', help='name or path of a config (default: list '
         'the names)')
-    command.add_cfg_options(parser)
-    return parser.parse_args()
+    cli.add_cfg_options(parser)
+    return parser.parse_args(argv)
 
 
-def main():
-    args = parse_args()
+def main(argv=None):
+    args = parse_args(argv)
     if args.config is None:
         print('\n'.join(list_configs()))
         return
@@ -33,7 +33,3 @@ def main():
     for key in ('work_dir', 'launcher'):
         cfg.pop(key)
     print(cfg.pretty_text, end='')
-
-
-if __name__ == '__main__':
-    command.run(main)

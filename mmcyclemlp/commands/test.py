@@ -1,29 +1,27 @@
 """Evaluate a checkpoint: mAP, mIoU, or top-1 and top-5.
 
-    python tools/test.py CONFIG CHECKPOINT --show-dir pictures
+    python -m mmcyclemlp test CONFIG CHECKPOINT --show-dir pictures
 """
 
-import argparse
 import os
 
 from mmengine.config import ConfigDict
 
-from mmcyclemlp.engine import command
-from mmcyclemlp.engine.config_shape import check_shape, name_of
-from mmcyclemlp.engine.data_checks import check_data, complete_annotations
-from mmcyclemlp.engine.errors import UserError
-from mmcyclemlp.engine.launch import (
-    build_runner,
-    leave_group,
-    read_config,
-    start,
-)
-from mmcyclemlp.engine.loading import naming
-from mmcyclemlp.engine.outputs import DumpHook, LabelMapsHook, keep_pictures
+from ..apis.prediction_hooks import DumpHook, LabelMapsHook, keep_pictures
+from ..data_checks import check_data, complete_annotations
+from ..engine.config import read_config
+from ..engine.config_checks import check_config
+from ..engine.config_nodes import name_of
+from ..engine.distributed import leave_group
+from ..engine.mm_checkpoints import naming
+from ..engine.runner import build_runner, start
+from ..errors import UserError
+from . import cli
 
 
-def parse_args():
-    parser = argparse.ArgumentParser(
+def parse_args(argv):
+    parser = cli.new_parser(
+        'test', 
         description='Evaluate a detector (mmdet), a segmentor (mmseg) or a '
         'classifier (mmpretrain).')
     parser.add_argument('config', help='config file')
@@ -38,17 +36,17 @@ def parse_args():
         '--tta', action='store_true',
         help="test-time augmentation, by the config's tta_model and "
         'tta_pipeline')
-    command.add_check(parser)
-    return command.parse_args(parser)
+    cli.add_check(parser)
+    return cli.parse_run_args(parser, argv)
 
 
-def main():
-    args = parse_args()
+def main(argv=None):
+    args = parse_args(argv)
     cfg = read_config(args.config, args.work_dir, args.launcher,
                       args.cfg_options)
     if '://' not in args.checkpoint and not os.path.isfile(args.checkpoint):
         raise UserError(f'there is no checkpoint file {args.checkpoint}')
-    check_shape(cfg, 'test')
+    check_config(cfg, 'test')
     scope = cfg.get('default_scope')
     if args.out and scope != 'mmseg' and not args.out.endswith(
             ('.pkl', '.pickle')):
@@ -102,7 +100,3 @@ def augmented(dataset, pipeline):
     else:
         dataset.pipeline = pipeline
     return dataset
-
-
-if __name__ == '__main__':
-    command.run(main)

@@ -1,27 +1,23 @@
 """Train a detector, a segmentor or a classifier from its config.
 
-    python tools/train.py CONFIG --work-dir work_dirs/mine
+    python -m mmcyclemlp train CONFIG --work-dir work_dirs/mine
 """
 
-import argparse
 
-from mmcyclemlp.engine import command
-from mmcyclemlp.engine.config_shape import check_shape, name_of
-from mmcyclemlp.engine.data_checks import check_data, complete_annotations
-from mmcyclemlp.engine.errors import Stopped, UserError
-from mmcyclemlp.engine.launch import (
-    build_runner,
-    leave_group,
-    read_config,
-    start,
-    take_up,
-    use_backbone_file,
-)
-from mmcyclemlp.engine.loading import naming
+from ..data_checks import check_data, complete_annotations
+from ..engine.config import read_config, resume_from, use_backbone_file
+from ..engine.config_checks import check_config
+from ..engine.config_nodes import name_of
+from ..engine.distributed import leave_group
+from ..engine.mm_checkpoints import naming
+from ..engine.runner import build_runner, start
+from ..errors import Stopped, UserError
+from . import cli
 
 
-def parse_args():
-    parser = argparse.ArgumentParser(
+def parse_args(argv):
+    parser = cli.new_parser(
+        'train', 
         description='Train a detector (mmdet), a segmentor (mmseg) or a '
         'classifier (mmpretrain).')
     parser.add_argument('config', help='config file')
@@ -40,15 +36,15 @@ def parse_args():
         '--auto-scale-lr', action='store_true',
         help="scale the learning rate by the batch size, from the config's "
         'auto_scale_lr.base_batch_size')
-    command.add_check(parser)
-    return command.parse_args(parser)
+    cli.add_check(parser)
+    return cli.parse_run_args(parser, argv)
 
 
-def main():
-    args = parse_args()
+def main(argv=None):
+    args = parse_args(argv)
     cfg = read_config(args.config, args.work_dir, args.launcher,
                       args.cfg_options)
-    check_shape(cfg, 'train')
+    check_config(cfg, 'train')
     if args.amp:
         use_amp(cfg)
     if args.auto_scale_lr:
@@ -61,7 +57,7 @@ def main():
     trusted = args.trust_checkpoint
     if args.resume or cfg.get('resume'):
         named = args.resume or cfg.get('load_from') or 'auto'
-        take_up(cfg, None if named == 'auto' else named, trusted)
+        resume_from(cfg, None if named == 'auto' else named, trusted)
     if not cfg.get('resume'):
         use_backbone_file(cfg, trusted)
     check_data(cfg, ('train', 'val'), args.check)
@@ -91,7 +87,3 @@ def use_amp(cfg):
             f'--amp: optim_wrapper.type is {kind}, which is not OptimWrapper')
     cfg.optim_wrapper.type = 'AmpOptimWrapper'
     cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
-
-
-if __name__ == '__main__':
-    command.run(main)

@@ -1,11 +1,10 @@
 """Draw what the backbone sees: stage maps, CycleFC's reach, receptive fields.
 
-    python tools/visualize_features.py maps b1 photo.jpg --weights B1.pth
-    python tools/visualize_features.py cyclefc
-    python tools/visualize_features.py erf b1 photos/*.jpg --weights B1.pth
+    python -m mmcyclemlp visualize_features maps b1 photo.jpg --weights B1.pth
+    python -m mmcyclemlp visualize_features cyclefc
+    python -m mmcyclemlp visualize_features erf b1 photos/ --weights B1.pth
 """
 
-import argparse
 from pathlib import Path
 
 import cv2
@@ -13,24 +12,25 @@ import numpy as np
 import torch
 from mmengine.registry import init_default_scope
 
-from mmcyclemlp import CycleNet
-from mmcyclemlp.analysis.receptive_field import (
+from ..analysis.receptive_field import (
     draw_cyclefc,
     draw_fields,
     effective_receptive_field,
 )
-from mmcyclemlp.analysis.stage_maps import draw_stage_maps, stage_maps
-from mmcyclemlp.engine import command
-from mmcyclemlp.engine.drawing import to_picture
-from mmcyclemlp.engine.errors import UserError
-from mmcyclemlp.engine.inference import build_backbone, find_device
-from mmcyclemlp.engine.inputs import UnreadableError, find_inputs, read_image
-from mmcyclemlp.engine.launch import read_config
-from mmcyclemlp.engine.reading import TestPipeline
+from ..analysis.stage_maps import draw_stage_maps, stage_maps
+from ..apis.drawing import to_picture
+from ..apis.media import UnreadableError, find_inputs, read_image
+from ..apis.pipeline import TestPipeline
+from ..apis.predictors import build_backbone, find_device
+from ..backbones import CycleNet
+from ..engine.config import read_config
+from ..errors import UserError
+from . import cli
 
 
-def parse_args():
-    parser = argparse.ArgumentParser(
+def parse_args(argv):
+    parser = cli.new_parser(
+        'visualize_features', 
         description='Draw what the backbone sees. Each kind of picture has '
         'its own --help.')
     kinds = parser.add_subparsers(dest='kind', required=True, metavar='KIND')
@@ -71,8 +71,8 @@ def parse_args():
             + ' (default: %(default)s)')
         kind.add_argument('--device', help='cpu, cuda, cuda:1 ... (default: '
                           'a GPU if there is one)')
-        command.add_trust(kind)
-        command.add_cfg_options(kind)
+        cli.add_trust(kind)
+        cli.add_cfg_options(kind)
         kind.add_argument('--raw', metavar='FILE.npz',
                           help='keep the numbers as well')
     reads.add_argument(
@@ -85,11 +85,11 @@ def parse_args():
     for name, kind in kinds.choices.items():
         kind.add_argument('--out', default=f'{name}.png', metavar='FILE.png',
                           help='where to write (default: %(default)s)')
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
-def main():
-    args = parse_args()
+def main(argv=None):
+    args = parse_args(argv)
     figure, arrays = dict(maps=maps, erf=erf, cyclefc=cyclefc)[args.kind](args)
     write(args.out, lambda path: figure.savefig(path, dpi=100))
     if getattr(args, 'raw', None):
@@ -239,7 +239,3 @@ def write(path, save):
                         f'{getattr(error, "strerror", None) or error}'
                         ) from error
     print(path)
-
-
-if __name__ == '__main__':
-    command.run(main)

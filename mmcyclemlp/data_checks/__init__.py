@@ -17,11 +17,7 @@ from mmengine.logging import print_log
 from mmengine.registry import TRANSFORMS
 
 from ..errors import UserError
-from .classification import (
-    check_classifier,
-    check_labelled,
-    count_of_classes,
-)
+from .class_folders import check_classifier, check_labelled, count_of_classes
 from .coco import check_coco, read_coco
 from .completion import complete_annotations, completed
 from .datasets import build, check_instances, list_samples

@@ -5,7 +5,7 @@ import os.path as osp
 
 from mmengine.fileio import list_from_file
 
-from ...backbones import CycleNet
+from ..backbones import CycleNet
 from .findings import Finding, some
 from .images import Sample, absent
 from .sources import check_exists, evaluators, init_defaults

@@ -10,7 +10,7 @@ from mmengine.dataset import BaseDataset
 from mmengine.fileio import list_dir_or_file
 from mmengine.registry import DATASETS, TRANSFORMS
 
-from ..config_shape import is_mm, name_of
+from ..engine.config_nodes import is_mm, name_of
 from ..errors import describe
 from .findings import Finding, some
 from .images import Sample, absent

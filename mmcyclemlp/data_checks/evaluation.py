@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 from mmengine.registry import METRICS
 
-from ..config_shape import find_type, name_of
+from ..engine.config_nodes import find_type, name_of
 from ..errors import UserError
 from .coco import chosen, is_coco, lacks, used_images
 from .coco_file import parse

@@ -14,9 +14,9 @@ from mmengine.utils import track_iter_progress
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from ..config_shape import is_mm
+from ..engine.config_nodes import is_mm
+from ..engine.randomness import seeded
 from ..errors import describe
-from ..randomness import seeded
 from .images import check_whole, decode, spread
 
 

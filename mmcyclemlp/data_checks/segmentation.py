@@ -2,8 +2,8 @@
 
 from collections import Counter
 
-from ..config_shape import all_nodes, name_of
-from ..randomness import seeded
+from ..engine.config_nodes import all_nodes, name_of
+from ..engine.randomness import seeded
 from .findings import Finding, some
 from .images import by_pillow, spread
 from .sources import evaluators, heads, is_binary

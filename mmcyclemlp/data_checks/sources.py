@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from mmengine.fileio import list_from_file
 from mmengine.registry import DATASETS, MODELS
 
-from ..config_shape import find_type, leaves, name_of, unknown_type
+from ..engine.config_nodes import find_type, leaves, name_of, unknown_type
 from ..errors import UserError
 from .findings import Finding, some
 

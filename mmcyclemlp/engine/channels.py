@@ -3,7 +3,7 @@
 from torch import nn
 
 from ..backbones import CycleNet
-from .errors import UserError
+from ..errors import UserError
 
 
 def check_channels(model):

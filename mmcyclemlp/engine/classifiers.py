@@ -5,7 +5,7 @@ Imported by those configs alone: detectors and segmentors do without it.
 
 from mmengine.model import BaseTTAModel
 
-from .errors import UserError
+from ..errors import UserError
 
 try:
     from mmpretrain.engine import EMAHook

@@ -14,7 +14,8 @@ from mmengine.registry import (
     VISUALIZERS,
 )
 
-from .errors import UserError
+from ..errors import UserError
+from .config_nodes import find_type, loop_of, name_of, unknown_type
 
 # What mmdet 2.x and mmseg 0.x called what is missing.
 _OLD_NAMES = {
@@ -45,27 +46,7 @@ _LIMITS = {
 }
 
 
-def name_of(kind):
-    """Name of a type in a config: a class, or text with a scope or none."""
-    kind = getattr(kind, '__name__', kind)
-    return kind.rpartition('.')[2] if isinstance(kind, str) else ''
-
-
-def loop_of(train_cfg):
-    """Name of the training loop that a config asks for.
-
-    Args:
-        train_cfg (dict): As the config has it.
-
-    Returns:
-        str: Such as ``EpochBasedTrainLoop``.
-    """
-    return name_of(train_cfg.get('type')) or (
-        'EpochBasedTrainLoop' if train_cfg.get('by_epoch', True)
-        else 'IterBasedTrainLoop')
-
-
-def check_shape(cfg, action):
+def check_config(cfg, action):
     """Report in one error all that a config lacks or has in an old form.
 
     Old keys that mm ignores are logged when nothing is missing.
@@ -154,30 +135,6 @@ def _unknown_types(cfg, action):
                     yield unknown_type(name, kind)
 
 
-def find_type(kind, registry):
-    """Find a class as mm does.
-
-    Args:
-        kind (str | type): What a config has as ``type``.
-        registry (Registry): Where mm looks for it.
-
-    Returns:
-        type | None: None if no installed library has it.
-    """
-    if not isinstance(kind, str):
-        return kind
-    try:
-        return registry.get(kind)
-    except Exception:  # mm raises several for names such as '' and '.'
-        return None
-
-
-def unknown_type(option, kind):
-    """Message on a ``type`` that was not found."""
-    return (f'{option}.type is {kind!r}, which no installed library knows: '
-            'check the name and custom_imports')
-
-
 def _get(cfg, option):
     first, *others = option.split('.')
     node = cfg.get(first)
@@ -262,52 +219,3 @@ def _evaluator(cfg, key):
     for one in found if isinstance(found, (list, tuple)) else [found]:
         if isinstance(one, dict) and not {'type', 'metrics'} & set(one):
             yield f'{key} has no type: set {key}.type'
-
-
-def is_mm(one):
-    """Whether an object is of a class of mm's own.
-
-    Args:
-        one (object): A transform, metric or the like.
-
-    Returns:
-        bool: False for a class of the user's.
-    """
-    return type(one).__module__.partition('.')[0] in (
-        'mmcv', 'mmengine', 'mmdet', 'mmseg', 'mmpretrain')
-
-
-def all_nodes(node):
-    """All dicts of a config, itself first.
-
-    Args:
-        node (dict | list | Any): A part of a config.
-
-    Yields:
-        dict: Each dict in it that has a type.
-    """
-    if isinstance(node, dict):
-        if 'type' in node:
-            yield node
-        node = list(node.values())
-    if isinstance(node, (list, tuple)):
-        for one in node:
-            yield from all_nodes(one)
-
-
-def leaves(dataset):
-    """The data sets inside wrappers such as ConcatDataset.
-
-    Args:
-        dataset (dict | Dataset): A data set, or its config.
-
-    Returns:
-        list: Of the same kind, in order.
-    """
-    get = (dataset.get if isinstance(dataset, dict)
-           else lambda name: getattr(dataset, name, None))
-    inner = get('datasets') or get('dataset')
-    if inner is None:
-        return [dataset]
-    inner = inner if isinstance(inner, (list, tuple)) else [inner]
-    return [leaf for one in inner for leaf in leaves(one)]

@@ -7,7 +7,7 @@ from mmengine.logging import print_log
 from mmengine.optim import DefaultOptimWrapperConstructor
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
-from .errors import UserError
+from ..errors import UserError
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()

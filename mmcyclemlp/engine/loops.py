@@ -19,7 +19,7 @@ from mmengine.registry import DATA_SAMPLERS, LOOPS
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from torch.utils.data import BatchSampler
 
-from .errors import UserError, describe
+from ..errors import UserError, describe
 from .randomness import seeded
 from .signals import shield_workers
 

@@ -14,12 +14,8 @@ from mmengine.runner.checkpoint import (
     get_torchvision_models,
 )
 
-from ..backbones.checkpoint import (
-    CheckpointError,
-    find_state_dict,
-    read_checkpoint,
-)
-from .errors import UserError
+from ..backbones.weights import find_state_dict, read_checkpoint
+from ..errors import CheckpointError, UserError
 from .saved_objects import allowed
 
 # What comes before the names that mm has for files, and where they are.

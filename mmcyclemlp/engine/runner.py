@@ -1,192 +1,32 @@
 """From a config to a runner, as train and test commands need it."""
 
-import os.path as osp
-import pickle
 import re
-import time
 from contextlib import contextmanager
 
-import torch
-from mmengine.config import Config, ConfigDict
-from mmengine.dist import is_distributed
+from mmengine.config import ConfigDict
 from mmengine.hooks import Hook
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.registry import RUNNERS, init_default_scope
 from mmengine.runner import Runner
 
-from ..backbones.checkpoint import (
+from ..errors import (
+    BackendUnavailable,
     CheckpointError,
-    NotCycleNetError,
-    find_state_dict,
+    UserError,
+    describe,
 )
-from ..carried import find_config
-from ..ops import BackendUnavailable
 from .channels import check_channels
-from .config_shape import all_nodes, loop_of, name_of
-from .dry_step import FirstStepsHook, is_full_disk, log_traceback
-from .errors import UserError, describe
+from .config_nodes import loop_of, name_of, networks
 from .hooks.checkpoint import WholeCheckpointHook
 from .hooks.finite_loss import FiniteLossHook
+from .hooks.first_steps import FirstStepsHook, is_full_disk, log_traceback
+from .hooks.resume import ResumeHook
 from .hooks.stop import StopHook
-from .loading import (
+from .loops import name_images
+from .mm_checkpoints import (
     check_fit,
-    check_resumable,
-    find_resumable,
-    read,
     read_safely,
 )
-from .loops import name_images
-from .resume import ResumeHook
-
-
-def read_config(path, work_dir=None, launcher='none', options=None):
-    """Read a config and settle where its run lives.
-
-    Args:
-        path (str): Config file, or the name of one that comes with the
-            package.
-        work_dir (str | None): Folder of the run; None for the config's own,
-            or ``work_dirs/<name of the config>``.
-        launcher (str): 'none', 'pytorch', 'slurm' or 'mpi'.
-        options (dict | None): Values that win over the config's.
-
-    Returns:
-        Config: With ``work_dir`` and ``launcher`` set.
-
-    Raises:
-        UserError: The file does not exist, or an import it asks for fails.
-    """
-    _import_yapf()
-    path = find_config(path)
-    try:
-        cfg = Config.fromfile(path)
-    except UserError:
-        raise
-    except Exception as error:  # a config is the user's own Python
-        raise UserError(f'{path} cannot be read: {describe(error)}') from error
-    if options:
-        try:
-            cfg.merge_from_dict(options)
-        except Exception as error:  # of mm, in what does not fit
-            raise UserError(
-                f'--cfg-options: {" ".join(options)} cannot be put into '
-                f'{path}: {type(error).__name__}: {error}') from error
-    if work_dir is not None:
-        cfg.work_dir = work_dir
-    elif cfg.get('work_dir') is None:
-        cfg.work_dir = osp.join('work_dirs', path.stem)
-    cfg.launcher = launcher
-    if launcher == 'pytorch' and not torch.cuda.is_available():
-        _distribute_on_cpu(cfg)
-    return cfg
-
-
-def _import_yapf(patience=10):
-    """Import what mm prints configs with, while others do so as well.
-
-    The first import in an environment writes a file into the user's cache,
-    and a process that is started beside it may read the half of it.
-    """
-    deadline = time.monotonic() + patience
-    while True:
-        try:
-            import yapf  # noqa: F401
-            return
-        except (EOFError, pickle.UnpicklingError) as error:
-            if time.monotonic() > deadline:
-                raise UserError(
-                    f'yapf cannot read its own cache ({error}): remove the '
-                    'folder YAPF from your cache folder, ~/.cache on Linux'
-                ) from error
-        time.sleep(.1)
-
-
-def _distribute_on_cpu(cfg):
-    """Several processes without a GPU, which mmengine does not foresee."""
-    if not is_distributed():
-        torch.distributed.init_process_group('gloo')
-    cfg.model_wrapper_cfg = dict(
-        type='MMDistributedDataParallel', device_ids=None,
-        broadcast_buffers=False,
-        find_unused_parameters=cfg.get('find_unused_parameters', False))
-
-    def replace(node):
-        # SyncBN is for GPUs.
-        if isinstance(node, dict):
-            if node.get('type') == 'SyncBN':
-                node['type'] = 'BN'
-            for value in node.values():
-                replace(value)
-        elif isinstance(node, (list, tuple)):
-            for value in node:
-                replace(value)
-
-    replace(cfg.get('model'))
-
-
-def use_backbone_file(cfg, trusted=False):
-    """Turn a ``load_from`` that is a backbone alone into its ``init_cfg``.
-
-    A whole model would take nothing from such a file.
-
-    Args:
-        cfg (Config): The config; changed in place.
-        trusted (bool): Whether code in the file may be run. Default: False.
-
-    Raises:
-        UserError: The model has no ``backbone``.
-        CheckpointError: The file cannot be read safely.
-    """
-    if not cfg.get('load_from'):
-        return
-    try:
-        _, layout = find_state_dict(read(cfg.load_from, trusted))
-    except NotCycleNetError:
-        return  # another network's, for mm to load
-    if 'prefix' in layout:
-        return
-    networks = ([cfg.model.backbone] if 'backbone' in cfg.model
-                else list(_networks(cfg.model)))
-    if not networks:
-        raise UserError(
-            f'load_from {cfg.load_from} is a backbone, and the model of the '
-            "config has no 'backbone'")
-    for network in networks:
-        network.init_cfg = ConfigDict(
-            type='Pretrained', checkpoint=cfg.load_from)
-    cfg.load_from = None
-
-
-def _networks(model):
-    """Configs of the networks of the package, wherever they are in a model."""
-    return (node for node in all_nodes(model)
-            if name_of(node['type']).startswith(('CycleNet', 'CycleMLP_')))
-
-
-def take_up(cfg, checkpoint=None, trusted=False):
-    """Have a config continue a run, with the seed it began with.
-
-    Args:
-        cfg (Config): The config; changed in place.
-        checkpoint (str | None): Path or URL; None for the newest whole one
-            in the work dir. If there is none there, the run begins.
-        trusted (bool): Whether code in the file may be run. Default: False.
-
-    Raises:
-        CheckpointError: The file cannot be read, or is not of a run.
-        UserError: There are checkpoints, and none is whole.
-    """
-    path = checkpoint or find_resumable(cfg.work_dir, trusted)
-    cfg.resume = path is not None
-    if path is None:
-        return
-    cfg.load_from = path
-    content = read(path, trusted)
-    check_resumable(content, path)
-    # mm takes it up too late for the order of the images.
-    seed = content['meta'].get('seed')
-    if seed is not None:
-        cfg.randomness = dict(cfg.get('randomness') or {}, seed=seed)
 
 
 def build_runner(cfg, testing=False, trusted=False,
@@ -214,7 +54,7 @@ def build_runner(cfg, testing=False, trusted=False,
         CheckpointError: A file of weights cannot be read safely.
     """
     read_safely(cfg, testing, trusted)
-    for network in _networks(cfg.model):
+    for network in networks(cfg.model):
         if trusted and network.get('init_cfg'):
             network.init_cfg.trusted = True
     if not testing:
@@ -332,13 +172,3 @@ def _bare(model):
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.module
     return model
-
-
-def leave_group():
-    """End a run of several processes, if it was one.
-
-    Together: a gloo thread that outlives the other ranks aborts its process.
-    """
-    if is_distributed():
-        torch.distributed.barrier()
-        torch.distributed.destroy_process_group()

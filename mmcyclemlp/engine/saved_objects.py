@@ -13,14 +13,14 @@ from pickle import UnpicklingError
 import numpy as np
 from mmengine.logging.history_buffer import HistoryBuffer
 
-from ..backbones.files import checked_key
+from ..checkpoint_files import checked_key
 
 
 def allowed():
     """Functions by the names that mm's checkpoints ask for.
 
     Returns:
-        dict: See :func:`~mmcyclemlp.backbones.files.read_checkpoint`.
+        dict: See :func:`~mmcyclemlp.checkpoint_files.read_checkpoint`.
     """
     history = 'mmengine.logging.history_buffer.HistoryBuffer'
     found = {

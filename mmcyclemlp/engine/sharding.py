@@ -5,7 +5,7 @@ from mmengine.dist import all_gather_object
 from mmengine.registry import STRATEGIES
 from torch.distributed.fsdp import FullyShardedDataParallel, OptimStateKeyType
 
-from .errors import UserError
+from ..errors import UserError
 
 
 @STRATEGIES.register_module()

@@ -10,7 +10,7 @@ from mmengine.structures import BaseDataElement
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from .errors import UserError, describe
+from ..errors import UserError, describe
 
 
 def explain(model, step, error, batch=None, loader=None, dataset=None):

@@ -1,8 +1,9 @@
 """Networks as ONNX, torch.export or TorchScript, for images of any size."""
 
+from ..errors import ExportError
 from .any_size import for_any_size
-from .formats import FORMATS, ExportError, load
-from .writing import TOLERANCE, Difference, check_target, write
+from .exporting import TOLERANCE, Difference, check_target, write
+from .formats import FORMATS, load
 
 __all__ = [
     'Difference',

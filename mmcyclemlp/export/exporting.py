@@ -9,16 +9,10 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from ..backbones.files import write_whole
+from ..checkpoint_files import write_whole
+from ..errors import ExportError
 from .any_size import for_any_size
-from .formats import (
-    FORMATS,
-    ExportError,
-    check_packages,
-    encode,
-    find_format,
-    load,
-)
+from .formats import FORMATS, check_packages, encode, find_format, load
 
 # Of the largest value of an output.
 TOLERANCE = 1e-4

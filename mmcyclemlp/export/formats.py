@@ -6,14 +6,12 @@ import os
 
 import torch
 
+from ..errors import ExportError
+
 # By the ending of the file.
 FORMATS = {'.onnx': 'ONNX', '.pt2': 'torch.export', '.pt': 'TorchScript'}
 # The first with LayerNormalization as one operator.
 OPSET = 17
-
-
-class ExportError(ValueError):
-    """A network cannot be exported; says why, and the remedy if any."""
 
 
 def find_format(path):

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import mixer, mlp, reference, shift, triton
+from ..errors import BackendUnavailable
+from . import mixer, mlp, reference, torch_backend, triton
 from .custom_op import autocast, is_compiling
 from .reference import MixerWeights
 
@@ -18,10 +19,6 @@ logger = logging.getLogger('mmcyclemlp')
 
 BACKENDS = ('triton', 'torch', 'plain', 'reference')
 _TEXTBOOK = ('plain', 'reference')
-
-
-class BackendUnavailable(RuntimeError):
-    """A backend that was asked for cannot run here. The message says why."""
 
 
 def cycle_fc(
@@ -80,7 +77,7 @@ def cycle_fc(
     if backend == 'plain':
         return reference.cycle_fc_plain(x, weight, bias, kernel_size)
     if backend == 'torch':
-        return shift.cycle_fc_torch(x, weight, bias, kernel_size)
+        return torch_backend.cycle_fc_torch(x, weight, bias, kernel_size)
     y = triton.cycle_product_triton(
         x.permute(0, 2, 3, 1), weight.reshape(1, 1, *weight.shape[:2]),
         None if bias is None else bias[None], None, kernel_size)
@@ -159,7 +156,7 @@ def cycle_mixer(
     return mixer.drawn_together(
         x, weights, reweight, kernel_size, shortcut, scale,
         triton.cycle_product_triton if backend == 'triton'
-        else shift.cycle_product_torch)
+        else torch_backend.cycle_product_torch)
 
 
 def residual_mlp(

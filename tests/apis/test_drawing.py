@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mmcyclemlp.engine.drawing import name_areas, to_picture
+from mmcyclemlp.apis.drawing import name_areas, to_picture
 
 COLORS = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3)
 

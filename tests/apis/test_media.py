@@ -8,13 +8,13 @@ import cv2
 import numpy as np
 import pytest
 
-from mmcyclemlp.engine.errors import UserError
-from mmcyclemlp.engine.inputs import (
+from mmcyclemlp.apis.media import (
     UnreadableError,
     find_inputs,
     open_video,
     read_image,
 )
+from mmcyclemlp.errors import UserError
 
 PICTURE = np.arange(6 * 8 * 3, dtype=np.uint8).reshape(6, 8, 3)
 

@@ -7,10 +7,10 @@ from mmcv.transforms import BaseTransform
 from mmengine.config import Config
 from mmengine.registry import TRANSFORMS, init_default_scope
 
-from mmcyclemlp.engine.config_shape import leaves
-from mmcyclemlp.engine.errors import UserError
-from mmcyclemlp.engine.inputs import UnreadableError
-from mmcyclemlp.engine.reading import TestPipeline
+from mmcyclemlp.apis.media import UnreadableError
+from mmcyclemlp.apis.pipeline import TestPipeline
+from mmcyclemlp.engine.config_nodes import leaves
+from mmcyclemlp.errors import UserError
 
 
 @TRANSFORMS.register_module(force=True)

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 from mmengine.evaluator import Evaluator
 
-from mmcyclemlp.engine.errors import UserError
-from mmcyclemlp.engine.outputs import DumpHook, name_outputs
+from mmcyclemlp.apis.prediction_hooks import DumpHook, name_outputs
+from mmcyclemlp.errors import UserError
 
 
 @pytest.mark.parametrize('paths, names', [

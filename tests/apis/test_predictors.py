@@ -5,17 +5,16 @@ import definition
 import numpy as np
 import pytest
 import torch
+from helpers.tiny_configs import MODELS, write_checkpoint, write_config
 from mmengine.config import Config
-from tiny import MODELS, write_checkpoint, write_config
 
 from mmcyclemlp import CycleNet
-from mmcyclemlp.backbones.checkpoint import CheckpointError
-from mmcyclemlp.engine.errors import UserError
-from mmcyclemlp.engine.inference import (
+from mmcyclemlp.apis.predictors import (
     build_backbone,
     build_predictor,
     find_device,
 )
+from mmcyclemlp.errors import CheckpointError, UserError
 
 LIBRARIES = dict(retinanet='mmdet', upernet='mmseg')
 THINGS = ('disc', 'square', 'triangle', 'star', 'ring')

@@ -5,16 +5,20 @@ import pytest
 import torch
 
 from mmcyclemlp import CycleNet
-from mmcyclemlp.backbones import CheckpointError
-from mmcyclemlp.backbones.recognise import (
-    is_turned,
-    recognise,
-    recognise_arch,
-    same_arch,
-)
+from mmcyclemlp.backbones import arch as archs
+from mmcyclemlp.backbones.arch import is_turned, same_arch
+from mmcyclemlp.errors import CheckpointError
 
 SMALL = dict(embed_dims=[6, 12, 16, 24], depths=[1, 1, 1, 1],
              mlp_ratios=[4, 4, 2, 2])
+
+
+def recognize(state, arch=None):
+    return archs.recognize(state, CycleNet.on_meta, arch)
+
+
+def recognize_arch(state):
+    return archs.recognize_arch(state, CycleNet.on_meta)
 
 
 def keys_of(arch, **options):
@@ -34,27 +38,27 @@ CLASSIFIER = dict(fork_feat=False, num_classes=7)
     ('t', dict(stem='conv4', fork_feat=False, num_classes=1)),
 ], ids=str)
 def test_every_arch(arch, options):
-    network = recognise(keys_of(arch, **options))
+    network = recognize(keys_of(arch, **options))
     assert network.options == dict(arch=arch, **options)
     assert str(network).startswith(f'CycleNet({arch!r}')
     assert network.model.state_dict().keys() == keys_of(
         arch, **options).keys()
-    assert recognise_arch(keys_of(arch, **options)) == arch
+    assert recognize_arch(keys_of(arch, **options)) == arch
 
 
 def test_without_norms_and_without_head():
     state = keys_of('b1')
     trunk = {key: value for key, value in state.items()
              if not key.startswith('norm')}
-    assert recognise(trunk).options == dict(arch='b1')
+    assert recognize(trunk).options == dict(arch='b1')
     state = keys_of('b1', fork_feat=False)
     del state['head.weight'], state['head.bias']
-    assert recognise(state).options == dict(arch='b1', fork_feat=False)
+    assert recognize(state).options == dict(arch='b1', fork_feat=False)
 
 
 def test_the_variable_of_the_official_code_changes_nothing(monkeypatch):
     monkeypatch.setenv('FORK_LAST3', '1')
-    assert recognise(keys_of('b1', fork_last3=False)).options == dict(
+    assert recognize(keys_of('b1', fork_last3=False)).options == dict(
         arch='b1')
 
 
@@ -63,23 +67,23 @@ def test_the_variable_of_the_official_code_changes_nothing(monkeypatch):
     dict(embed_dims=[8, 12], depths=[2, 1], mlp_ratios=[1.5, 0.5])], ids=str)
 def test_own_sizes_have_to_be_given(sizes):
     state = keys_of(sizes, out_indices=(0, 1))
-    assert same_arch(recognise_arch(state), sizes)
-    assert recognise(state, sizes).options['arch'] == sizes
+    assert same_arch(recognize_arch(state), sizes)
+    assert recognize(state, sizes).options['arch'] == sizes
     with pytest.raises(CheckpointError, match=(
             r'of no known arch; the nearest is .*shape: patch_embed\..*'
             r'''--arch '{"embed_dims": \[''')) as caught:
-        recognise(state)
+        recognize(state)
     assert '\n' not in str(caught.value)
 
 
 def test_a_ratio_that_is_no_fraction_of_the_channels():
     sizes = dict(SMALL, mlp_ratios=[2.7] * 4)
-    assert recognise(keys_of(sizes), sizes).options == dict(arch=sizes)
+    assert recognize(keys_of(sizes), sizes).options == dict(arch=sizes)
 
 
 def test_a_new_arch_is_known_by_its_entry(monkeypatch):
     monkeypatch.setitem(CycleNet.arch_settings, 'small', SMALL)
-    assert recognise(keys_of(SMALL)).options == dict(arch='small')
+    assert recognize(keys_of(SMALL)).options == dict(arch='small')
 
 
 @pytest.mark.parametrize('arch, given, message', [
@@ -96,7 +100,7 @@ def test_a_new_arch_is_known_by_its_entry(monkeypatch):
 ])
 def test_another_arch_than_given(arch, given, message):
     with pytest.raises(CheckpointError, match=message):
-        recognise(keys_of(arch, fork_feat=False), given)
+        recognize(keys_of(arch, fork_feat=False), given)
 
 
 def corrupted(what):
@@ -139,7 +143,7 @@ def test_a_corrupted_key_is_named_with_the_nearest_arch(what, message):
     with pytest.raises(CheckpointError,
                        match=f'the nearest is b1, which differs in {message}'
                        if 'keys' in message else message):
-        recognise(corrupted(what))
+        recognize(corrupted(what))
 
 
 def test_another_networks_weights():
@@ -147,7 +151,7 @@ def test_another_networks_weights():
              'blocks.0.attn.qkv.weight': torch.zeros(288, 96)}
     with pytest.raises(CheckpointError, match=(
             r'of no known arch.*patch_embed\.proj\.weight \(96, 3, 16, 16\)')):
-        recognise(state)
+        recognize(state)
 
 
 def test_keys_of_blocks_alike_are_listed_together():
@@ -158,17 +162,17 @@ def test_keys_of_blocks_alike_are_listed_together():
             r'missing: network\.0\.0\.attn\.mlp_c\.weight \(and 11 like it\); '
             r'unexpected: network\.0\.0\.attn\.mlp_v\.weight '
             r'\(and 11 like it\)$')):
-        recognise(state)
+        recognize(state)
 
 
 def test_offsets_are_held_to_the_formula():
     model = CycleNet(SMALL, fork_feat=False)
     state = definition.official_file(model)['model']
-    recognise(state, SMALL)
+    recognize(state, SMALL)
     state['network.0.0.attn.sfc_h.offset'][0, 3] += 1
     with pytest.raises(CheckpointError, match=(
             r'1 keys: network\.0\.0\.attn\.sfc_h\.offset .* does not hold')):
-        recognise(state, SMALL)
+        recognize(state, SMALL)
 
 
 def test_turned_matrices():
@@ -179,6 +183,6 @@ def test_turned_matrices():
               for key, value in state.items()}
     assert is_turned(turned, model)
     with pytest.raises(CheckpointError, match='matrices are turned'):
-        recognise(turned, SMALL)
+        recognize(turned, SMALL)
     turned['network.0.0.mlp.fc1.weight'] = torch.zeros(2, 2)
     assert not is_turned(turned, model)

@@ -1,15 +1,15 @@
 """Conversions lose nothing, and say what they did."""
 
 import definition
-import paddle_file
 import pytest
 import torch
+from helpers import paddle_file
 
 from mmcyclemlp import CycleNet, load_pretrained
-from mmcyclemlp.backbones import CheckpointError
-from mmcyclemlp.backbones.checkpoint import find_state_dict
 from mmcyclemlp.backbones.convert import convert_checkpoint
-from mmcyclemlp.backbones.files import read_checkpoint
+from mmcyclemlp.backbones.weights import find_state_dict
+from mmcyclemlp.checkpoint_files import read_checkpoint
+from mmcyclemlp.errors import CheckpointError
 
 SMALL = dict(embed_dims=[6, 12, 16, 24], depths=[1, 2, 1, 1],
              mlp_ratios=[4, 4, 2, 2])

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from mmcyclemlp import CycleNet, load_pretrained
-from mmcyclemlp.backbones import CheckpointError
-from mmcyclemlp.backbones.checkpoint import read_checkpoint
+from mmcyclemlp.backbones.weights import read_checkpoint
+from mmcyclemlp.errors import CheckpointError
 
 SMALL = dict(embed_dims=[6, 12, 16, 24], depths=[1, 1, 1, 1],
              mlp_ratios=[4, 4, 2, 2])
@@ -159,7 +159,7 @@ def test_misfits_raise_and_change_nothing(what, message, official, tmp_path):
                for k, v in model.state_dict().items())
 
 
-def test_another_arch_is_recognised(tmp_path):
+def test_another_arch_is_recognized(tmp_path):
     torch.save(definition.official_file(CycleNet('b1', fork_feat=False)),
                tmp_path / 'file.pth')
     with pytest.raises(CheckpointError, match="file is of arch='b1'"):

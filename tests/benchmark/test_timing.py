@@ -8,12 +8,7 @@ import torch
 
 from mmcyclemlp.benchmark import calls, set_up, timing
 from mmcyclemlp.benchmark.cases import Case
-from mmcyclemlp.benchmark.contenders import (
-    OFFICIAL,
-    TEXTBOOK,
-    TORCH,
-    TRITON,
-)
+from mmcyclemlp.benchmark.contenders import OFFICIAL, TEXTBOOK, TORCH, TRITON
 
 GPU = torch.device('cuda')
 LAUNCH, KERNEL, CLEAR = 1e-4, 2e-5, 3e-4  # seconds

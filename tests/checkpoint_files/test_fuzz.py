@@ -6,8 +6,8 @@
 import os
 import signal
 
-import fuzz
 import pytest
+from helpers import fuzz
 
 PARTS = 4
 # Of each kind, in CI and at full length.

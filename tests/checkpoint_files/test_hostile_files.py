@@ -7,21 +7,21 @@ import sys
 import time
 import zipfile
 
-import hostile
 import numpy as np
-import paddle_file
 import pytest
 import torch
-from apart import run_apart
+from helpers import hostile_files as hostile
+from helpers import paddle_file
+from helpers.child_process import run_apart
 
-from mmcyclemlp.backbones import CheckpointError
 from mmcyclemlp.backbones.convert import convert_checkpoint
-from mmcyclemlp.backbones.files import (
+from mmcyclemlp.checkpoint_files import (
     check_target,
     read_checkpoint,
     read_file,
     write_checkpoint,
 )
+from mmcyclemlp.errors import CheckpointError
 
 
 @pytest.fixture
@@ -354,7 +354,7 @@ def test_what_is_read_back_otherwise_is_not_written(change, state, tmp_path,
         return content
 
     monkeypatch.setattr(
-        sys.modules['mmcyclemlp.backbones.files.writing'],
+        sys.modules['mmcyclemlp.checkpoint_files.writing'],
         'read_checkpoint', read)
     with pytest.raises(CheckpointError, match='not what is read'):
         write_checkpoint(state, tmp_path / 'x.pth')
@@ -365,7 +365,7 @@ def test_a_disk_that_fills_up(run_python, tmp_path):
     pytest.importorskip('safetensors')
     code = """
 import resource, sys, torch
-from mmcyclemlp.backbones.files import write_checkpoint
+from mmcyclemlp.checkpoint_files import write_checkpoint
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 try:
     write_checkpoint({'a': torch.ones(100000)}, sys.argv[1])

@@ -1,6 +1,6 @@
 """The benchmark as a user runs it, and what it does with bad results."""
 
-import importlib.util
+import importlib
 import json
 import time
 
@@ -11,6 +11,7 @@ import mmcyclemlp.backbones.cyclenet as cyclenet
 from mmcyclemlp import CycleNet
 from mmcyclemlp.benchmark import bench, calls, cases, set_up
 from mmcyclemlp.benchmark.report import short
+from mmcyclemlp.commands import benchmark
 from mmcyclemlp.ops import reference
 
 TINY = ('--arch', 'b1', '--size', '64x64', '--dtype', 'fp32', '--device',
@@ -20,16 +21,12 @@ TINY = ('--arch', 'b1', '--size', '64x64', '--dtype', 'fp32', '--device',
 @pytest.fixture
 def tool(root, monkeypatch):
     """The command as a module; compiling takes too long for a test."""
-    spec = importlib.util.spec_from_file_location(
-        'benchmark', root / 'tools' / 'benchmark.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     monkeypatch.setattr(torch, 'compile', lambda net, **_: net)
     monkeypatch.setattr(bench, 'ROUNDS', 4)
     for name in ('benchmark', 'allow_tf32'):
         monkeypatch.setattr(torch.backends.cudnn, name,
                             getattr(torch.backends.cudnn, name))
-    return module
+    return benchmark
 
 
 @pytest.fixture
@@ -67,9 +64,9 @@ def status_of(rows, contender):
             if row['contender'] == contender}
 
 
-def test_tables_and_json(run_python, tmp_path):
+def test_tables_and_json(run_cli, tmp_path):
     path = tmp_path / 'out.json'
-    done = run_python('tools/benchmark.py', *TINY, '--seconds', 9,
+    done = run_cli('benchmark', *TINY, '--seconds', 9,
                       '--threads', 1, '--json', path)
     machine, *tables = done.stdout.split('\n\n')
     for word in ('date 20', 'cpu ', 'threads 1', 'load ', 'triton ',
@@ -240,7 +237,7 @@ def test_mistakes_end_in_one_line(args, message, tool, capsys, monkeypatch):
     assert text.startswith('error: ') and text.count('\n') == 1
 
 
-def test_help(run_python):
-    text = run_python('tools/benchmark.py', '--help').stdout
+def test_help(run_cli):
+    text = run_cli('benchmark', '--help').stdout
     assert '--seconds' in text and 'scaling' in text
     assert max(map(len, text.split('\n'))) < 80

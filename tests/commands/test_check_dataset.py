@@ -1,17 +1,17 @@
-"""tools/check_dataset.py on drawn data, and on real data if there is some.
+"""The command check_dataset on drawn data, and on real data if there is some.
 
-    pytest --real-data DIR tests/tools/test_check_dataset.py
+    pytest --real-data DIR tests/commands/test_check_dataset.py
 """
 
-import importlib.util
 import json
 import shutil
 
-import planted
 import pytest
+from helpers import planted_faults as planted
 
-from mmcyclemlp.engine.data_checks import DataCheck, Look
-from mmcyclemlp.engine.errors import UserError
+from mmcyclemlp.commands import check_dataset
+from mmcyclemlp.data_checks import DataCheck, Look
+from mmcyclemlp.errors import UserError
 
 CAMVID = ('Sky', 'Building', 'Pole', 'Road', 'Pavement', 'Tree', 'SignSymbol',
           'Fence', 'Car', 'Pedestrian', 'Bicyclist')
@@ -28,20 +28,14 @@ def real_data(request):
 @pytest.fixture
 def command(root, monkeypatch, tmp_path, capsys):
     """Run the command in this process: code, report and what it printed."""
-    spec = importlib.util.spec_from_file_location(
-        'check_dataset', root / 'tools' / 'check_dataset.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-
     def run(data, *args):
         data.cfg.dump(tmp_path / 'mine.py')
         report = tmp_path / 'report.json'
-        monkeypatch.setattr('sys.argv', [
-            'check_dataset.py', str(tmp_path / 'mine.py'), '--report',
-            str(report), '--workers', '0', *args])
         code = 0
         try:
-            module.main()
+            check_dataset.main([
+                str(tmp_path / 'mine.py'), '--report', str(report),
+                '--workers', '0', *args])
         except SystemExit as error:
             code = error.code
         return code, json.loads(report.read_text()), capsys.readouterr().out
@@ -140,11 +134,11 @@ def test_more_than_five_names(drawn, command):
     assert printed.count('\n      ') == 6 and 'and 3 more' in printed
 
 
-def test_by_command(root, drawn, run_python, tmp_path):
+def test_by_command(root, drawn, run_cli, tmp_path):
     drawn.cfg.dump(tmp_path / 'mine.py')
     drawn.images()[0].write_bytes(b'')
-    done = run_python(
-        'tools/check_dataset.py', tmp_path / 'mine.py', '--splits', 'train',
+    done = run_cli(
+        'check_dataset', tmp_path / 'mine.py', '--splits', 'train',
         '--workers', '2', expect=1)
     assert '0000.jpg cannot be decoded (the file is empty): 1 of 8' in (
         done.stdout)

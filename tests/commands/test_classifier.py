@@ -5,11 +5,11 @@ import re
 import subprocess
 import sys
 
-import class_images
 import definition
 import numpy as np
 import pytest
 import torch
+from helpers import class_images
 from PIL import Image
 
 from mmcyclemlp import CycleNet, load_pretrained
@@ -104,9 +104,9 @@ def top(k, scores):
     return 100 * np.mean(hits)
 
 
-def test_train_resume_evaluate(config, data, run_python, tmp_path):
+def test_train_resume_evaluate(config, data, run_cli, tmp_path):
     work = tmp_path / 'work'
-    run_python('tools/train.py', config, '--work-dir', work,
+    run_cli('train', config, '--work-dir', work,
                '--auto-scale-lr', '--cfg-options',
                'auto_scale_lr.base_batch_size=8',
                'custom_hooks.0.momentum=0.5')
@@ -114,8 +114,8 @@ def test_train_resume_evaluate(config, data, run_python, tmp_path):
     assert first['optimizer']['param_groups'][0]['lr'] == 5e-3
     weights, average = first['state_dict'], first['ema_state_dict']
     # Nothing is to be seen of another start if nothing is learnt.
-    done = run_python(
-        'tools/train.py', config, '--work-dir', work, '--resume',
+    done = run_cli(
+        'train', config, '--work-dir', work, '--resume',
         '--cfg-options', 'train_cfg.max_epochs=2',
         'optim_wrapper.optimizer.lr=0.')
     assert 'resumed epoch: 1' in log_of(done)
@@ -134,8 +134,8 @@ def test_train_resume_evaluate(config, data, run_python, tmp_path):
 
     # The average, for those who want it.
     out = tmp_path / 'out.pkl'
-    run_python(
-        'tools/test.py', config, work / 'epoch_1.pth', '--work-dir', work,
+    run_cli(
+        'test', config, work / 'epoch_1.pth', '--work-dir', work,
         '--out', out, '--cfg-options',
         'custom_hooks.0.evaluate_on_ema=True',
         'custom_hooks.0.evaluate_on_origin=False')
@@ -145,8 +145,8 @@ def test_train_resume_evaluate(config, data, run_python, tmp_path):
         for key, value in average.items() if key != 'steps'})
     assert_same(scores_in(out), official_scores(net, data))
     # Another training begins with the weights too.
-    run_python(
-        'tools/train.py', config, '--work-dir', tmp_path / 'other',
+    run_cli(
+        'train', config, '--work-dir', tmp_path / 'other',
         '--cfg-options', f'load_from={work}/epoch_1.pth',
         'optim_wrapper.optimizer.lr=0.')
     third = torch.load(tmp_path / 'other' / 'epoch_1.pth',
@@ -154,8 +154,8 @@ def test_train_resume_evaluate(config, data, run_python, tmp_path):
     assert all(torch.equal(third[key], weights[key]) for key in weights)
 
     pictures = tmp_path / 'pictures'
-    done = run_python(
-        'tools/test.py', config, work / 'epoch_2.pth', '--work-dir', work,
+    done = run_cli(
+        'test', config, work / 'epoch_2.pth', '--work-dir', work,
         '--show-dir', pictures, '--out', out)
     # What is trained is what is evaluated, and what others load.
     net = CycleNet(ARCH, fork_feat=False, num_classes=6)
@@ -171,18 +171,18 @@ def test_train_resume_evaluate(config, data, run_python, tmp_path):
     assert len(list(pictures.iterdir())) == 12
 
 
-def test_released_file(config, data, official, run_python, tmp_path):
+def test_released_file(config, data, official, run_cli, tmp_path):
     path, net = official
     out = tmp_path / 'out.pkl'
-    run_python('tools/test.py', config, path, '--work-dir',
+    run_cli('test', config, path, '--work-dir',
                tmp_path / 'work', '--out', out)
     assert_same(scores_in(out), official_scores(net, data))
 
 
-def test_crop_of_the_ports(config, data, official, run_python, tmp_path):
+def test_crop_of_the_ports(config, data, official, run_cli, tmp_path):
     path, net = official
     out = tmp_path / 'out.pkl'
-    run_python('tools/test.py', config, path, '--work-dir',
+    run_cli('test', config, path, '--work-dir',
                tmp_path / 'work', '--out', out, '--cfg-options',
                'test_dataloader.dataset.pipeline.1.scale=248')
     scores = scores_in(out)
@@ -191,10 +191,10 @@ def test_crop_of_the_ports(config, data, official, run_python, tmp_path):
         assert_same(scores, official_scores(net, data))
 
 
-def test_flipped_too(config, data, official, run_python, tmp_path):
+def test_flipped_too(config, data, official, run_cli, tmp_path):
     path, net = official
     out, pictures = tmp_path / 'out.pkl', tmp_path / 'pictures'
-    run_python('tools/test.py', config, path, '--work-dir',
+    run_cli('test', config, path, '--work-dir',
                tmp_path / 'work', '--out', out, '--tta', '--show-dir',
                pictures)
     assert len(list(pictures.rglob('*.png'))) == 12
@@ -243,7 +243,7 @@ def test_two_processes(config, data, official, root, tmp_path):
     ('test', 'another network', 'not a CycleNet'),
 ])
 def test_mistakes_end_in_one_line(tool, what, message, config, official,
-                                  run_python, tmp_path):
+                                  run_cli, tmp_path):
     path, net = official
     args, options = [path] if tool == 'test' else [], []
     if what == 'no data':
@@ -269,7 +269,7 @@ def test_mistakes_end_in_one_line(tool, what, message, config, official,
         torch.save({'conv.weight': torch.zeros(1)}, path)
     if options:
         args += ['--cfg-options', *options]
-    done = run_python(f'tools/{tool}.py', config, *args, '--work-dir',
+    done = run_cli(tool, config, *args, '--work-dir',
                       tmp_path / 'work', expect=1)
     last = done.stderr.strip().split('\n')[-1]
     assert last.startswith('error: ') and message in last, log_of(done)
@@ -293,7 +293,7 @@ def test_what_is_not_installed_is_named(tool, absent, root, run_python,
     checkpoint = tmp_path / 'file.pth'
     torch.save({}, checkpoint)
     done = run_python(
-        '-c', WITHOUT.format(absent=absent), f'tools/{tool}.py',
+        '-c', WITHOUT.format(absent=absent), root / f'tools/{tool}.py',
         root / 'configs' / 'imagenet' / 'cyclemlp-b1_8xb128_in1k.py',
         *([checkpoint] if tool == 'test' else []), expect=1)
     assert done.stderr.startswith('error: classifiers need mmpretrain and ')

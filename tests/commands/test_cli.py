@@ -6,10 +6,8 @@ import pytest
 
 pytest.importorskip('mmengine')
 
-from mmcyclemlp.backbones.checkpoint import CheckpointError
-from mmcyclemlp.engine import command
-from mmcyclemlp.engine.errors import UserError
-from mmcyclemlp.ops import BackendUnavailable
+from mmcyclemlp.commands import cli as command
+from mmcyclemlp.errors import BackendUnavailable, CheckpointError, UserError
 
 
 @pytest.mark.parametrize('error', [

@@ -7,15 +7,15 @@ import pickle
 import re
 
 import definition
-import paddle_file
 import pytest
 import torch
+from helpers import paddle_file
 
 from mmcyclemlp import CycleNet, load_pretrained
 
 SMALL = dict(embed_dims=[6, 12, 16, 24], depths=[1, 1, 1, 1],
              mlp_ratios=[4, 4, 2, 2])
-TOOL = 'tools/convert_checkpoint.py'
+TOOL = 'convert_checkpoint'
 
 
 @pytest.fixture(scope='module')
@@ -46,10 +46,10 @@ def digest(path):
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_official_to_safetensors_and_back(b1, run_python, tmp_path):
+def test_official_to_safetensors_and_back(b1, run_cli, tmp_path):
     safetensors = pytest.importorskip('safetensors.torch')
     path, state = b1
-    done = run_python(TOOL, path, tmp_path / 'b1.safetensors')
+    done = run_cli(TOOL, path, tmp_path / 'b1.safetensors')
     assert same(safetensors.load_file(tmp_path / 'b1.safetensors'), state)
     lines = done.stdout.splitlines()
     assert lines == [
@@ -64,25 +64,25 @@ def test_official_to_safetensors_and_back(b1, run_python, tmp_path):
         f'wrote       {tmp_path}/b1.safetensors (official layout)',
         f'sha256      {digest(tmp_path / "b1.safetensors")}',
     ]
-    run_python(TOOL, tmp_path / 'b1.safetensors', tmp_path / 'b1.pth')
+    run_cli(TOOL, tmp_path / 'b1.safetensors', tmp_path / 'b1.pth')
     assert same(torch.load(tmp_path / 'b1.pth', weights_only=True)['model'],
                 state)
 
 
-def test_paddle(b1, run_python, tmp_path):
+def test_paddle(b1, run_cli, tmp_path):
     _, state = b1
     (tmp_path / 'b1.pdparams').write_bytes(
         paddle_file.dumps({'model': paddle_file.pairs(state), 'epoch': 3}))
-    done = run_python(TOOL, tmp_path / 'b1.pdparams', tmp_path / 'b1.pth')
+    done = run_cli(TOOL, tmp_path / 'b1.pdparams', tmp_path / 'b1.pth')
     assert same(torch.load(tmp_path / 'b1.pth', weights_only=True)['model'],
                 state)
     assert 'Paddle file' in done.stdout and '61 transposed' in done.stdout
     assert 'left out    epoch' in done.stdout
 
 
-def test_to_mm_and_the_backbone_out_of_it(b1, run_python, tmp_path):
+def test_to_mm_and_the_backbone_out_of_it(b1, run_cli, tmp_path):
     path, state = b1
-    run_python(TOOL, path, tmp_path / 'mm.pth', '--to', 'mm')
+    run_cli(TOOL, path, tmp_path / 'mm.pth', '--to', 'mm')
     content = torch.load(tmp_path / 'mm.pth', weights_only=True)
     assert content['meta']['backbone'] == dict(
         type='CycleNet', arch='b1', fork_feat=False, num_classes=1000)
@@ -97,7 +97,7 @@ def test_to_mm_and_the_backbone_out_of_it(b1, run_python, tmp_path):
     torch.save({'state_dict': {**detector.state_dict(),
                                'neck.weight': torch.zeros(2)},
                 'meta': {}}, tmp_path / 'epoch_1.pth')
-    done = run_python(TOOL, tmp_path / 'epoch_1.pth', tmp_path / 'out.pth')
+    done = run_cli(TOOL, tmp_path / 'epoch_1.pth', tmp_path / 'out.pth')
     assert "network     backbone: CycleNet('b1')\n" in done.stdout
     assert 'left out    meta, neck (1 tensors)\n' in done.stdout
     backbone = CycleNet('b1')
@@ -105,12 +105,12 @@ def test_to_mm_and_the_backbone_out_of_it(b1, run_python, tmp_path):
     assert same(backbone.state_dict(), detector['backbone'].state_dict())
 
 
-def test_own_sizes_and_other_classes(small, run_python, tmp_path):
+def test_own_sizes_and_other_classes(small, run_cli, tmp_path):
     path, state = small
-    done = run_python(TOOL, path, tmp_path / 'out.pth', expect=1)
+    done = run_cli(TOOL, path, tmp_path / 'out.pth', expect=1)
     arch = re.search(r"say --arch '(.*)'", done.stderr)[1]
     assert json.loads(arch) == SMALL
-    run_python(TOOL, path, tmp_path / 'out.pth', '--arch', arch,
+    run_cli(TOOL, path, tmp_path / 'out.pth', '--arch', arch,
                '--drop-head')
     model = CycleNet(SMALL, fork_feat=False, num_classes=2)
     report = load_pretrained(model, tmp_path / 'out.pth')
@@ -155,13 +155,13 @@ def spoil(path, state, what):
     ('well', ['--arch', '{"embed_dims": 1'], 'is no JSON'),
 ])
 def test_one_line_and_nothing_written(what, options, message, small,
-                                      run_python, tmp_path):
+                                      run_cli, tmp_path):
     path, state = small
     spoil(path, state, what)
     if '--arch' not in options:
         options = ['--arch', json.dumps(SMALL), *options]
     before = sorted(os.listdir(tmp_path))
-    done = run_python(TOOL, path, tmp_path / 'out.pth', *options, expect=1)
+    done = run_cli(TOOL, path, tmp_path / 'out.pth', *options, expect=1)
     line, = done.stderr.splitlines()
     assert line.startswith('error: ')
     assert re.search(message, line), line
@@ -170,27 +170,27 @@ def test_one_line_and_nothing_written(what, options, message, small,
     assert sorted(os.listdir(tmp_path)) == before
 
 
-def test_what_lies_there_is_kept(small, run_python, tmp_path):
+def test_what_lies_there_is_kept(small, run_cli, tmp_path):
     path, _ = small
     target, arch = tmp_path / 'out.pth', ['--arch', json.dumps(SMALL)]
     target.write_bytes(b'mine')
-    done = run_python(TOOL, path, target, *arch, expect=1)
+    done = run_cli(TOOL, path, target, *arch, expect=1)
     assert re.match(r'error: .*out\.pth exists.*--force.*\n$', done.stderr)
     assert target.read_bytes() == b'mine'
-    run_python(TOOL, path, target, *arch, '--force')
+    run_cli(TOOL, path, target, *arch, '--force')
     assert torch.load(target, weights_only=True).keys() == {'model'}
     before = path.read_bytes()
-    done = run_python(TOOL, path, path, *arch, '--force', expect=1)
+    done = run_cli(TOOL, path, path, *arch, '--force', expect=1)
     assert re.match('error: .*is the file to read', done.stderr)
     assert path.read_bytes() == before
     for name in ('out.onnx', 'gone/out.pth'):
-        done = run_python(TOOL, path, tmp_path / name, *arch, expect=1)
+        done = run_cli(TOOL, path, tmp_path / name, *arch, expect=1)
         assert re.match(rf'error: .*{name}: .*\n$', done.stderr)
     assert sorted(os.listdir(tmp_path)) == ['out.pth', 'small.pth']
 
 
-def test_help(run_python):
-    text = ' '.join(run_python(TOOL, '--help').stdout.split())
+def test_help(run_cli):
+    text = ' '.join(run_cli(TOOL, '--help').stdout.split())
     for word in ('.pdparams', 'official (the default)', '--drop-head',
                  'nothing is written'):
         assert word in text

@@ -8,8 +8,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from mmcyclemlp.engine import doctor
-from mmcyclemlp.ops import functional, shift
+from mmcyclemlp.apis import doctor
+from mmcyclemlp.ops import functional
+from mmcyclemlp.ops import torch_backend as shift
 from mmcyclemlp.ops.custom_op import HAS_CUSTOM_OP
 
 NO_IMAGE = ('CUDA error: no kernel image is available for execution on the '

@@ -3,10 +3,10 @@
 from importlib.util import find_spec
 
 import pytest
-import tiny
 import torch
 import torch.nn.functional as F
-from in_process import complaint, run_command
+from helpers import tiny_configs as tiny
+from helpers.commands import error_of, run_command
 from torch import nn
 
 pytest.importorskip('mmdet')
@@ -15,7 +15,7 @@ pytest.importorskip('mmseg')
 from mmcyclemlp import CycleNet
 from mmcyclemlp.export import load
 
-COMMAND = 'tools/export.py'
+COMMAND = 'export'
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 needs_onnx = pytest.mark.skipif(
     find_spec('onnxruntime') is None, reason='onnxruntime is not installed')
@@ -75,7 +75,7 @@ def expected(model, image):
 def test_whole_models(name, make, root, tmp_path, capsys):
     config, checkpoint, model = make(name)
     out = str(tmp_path / f'model{ENDING}')
-    assert run_command(root / COMMAND, config, checkpoint, '--out', out,
+    assert run_command(COMMAND, config, checkpoint, '--out', out,
                        '--size', 64, 96) == 0
     report = capsys.readouterr().out
     lines = report[report.index(out):].splitlines()
@@ -106,7 +106,7 @@ def test_neck_and_normalisation(make, root, tmp_path):
     config, checkpoint, model = make('retinanet')
     out = str(tmp_path / f'neck{ENDING}')
     assert run_command(
-        root / COMMAND, config, checkpoint, '--out', out, '--size', 64, 96,
+        COMMAND, config, checkpoint, '--out', out, '--size', 64, 96,
         '--part', 'neck', '--normalize') == 0
     image = torch.rand(2, 3, 83, 70) * 255
     normal = (image - torch.tensor(MEAN).view(3, 1, 1)) / (
@@ -121,7 +121,7 @@ def test_the_backbone_of_a_whole_model(make, root, tmp_path, capsys):
     config, checkpoint, model = make('retinanet')
     out = str(tmp_path / 'maps.pt')
     assert run_command(
-        root / COMMAND, config, checkpoint, '--out', out, '--size', 64, 96,
+        COMMAND, config, checkpoint, '--out', out, '--size', 64, 96,
         '--part', 'backbone', '--no-check') == 0
     report = capsys.readouterr().out
     assert 'stage4 (1, 32, 2, 3)' in report and 'off by' not in report
@@ -141,10 +141,10 @@ def released(tmp_path_factory):
 
 @needs_onnx
 @torch.no_grad()
-def test_a_released_size_as_a_user_would(released, run_python, tmp_path):
+def test_a_released_size_as_a_user_would(released, run_cli, tmp_path):
     net, path = released
     out = tmp_path / 'b1.onnx'
-    done = run_python(COMMAND, 'b1', path, '--out', out, '--part', 'whole')
+    done = run_cli(COMMAND, 'b1', path, '--out', out, '--part', 'whole')
     assert 'logits (1, 1000)' in done.stdout
     assert done.stdout.count('off by') == 3
     image = torch.randn(3, 3, 100, 75)
@@ -174,5 +174,5 @@ def test_mistakes(args, message, make, released, root, tmp_path):
     args = [arg.format(**files) for arg in args]
     if '--out' not in args:
         args += ['--out', str(tmp_path / 'x.pt')]
-    assert message in complaint(root / COMMAND, *args)
+    assert message in error_of(COMMAND, *args)
     assert not list(tmp_path.iterdir())

@@ -3,18 +3,18 @@
 import json
 
 import pytest
-from in_process import complaint, run_command
+from helpers.commands import error_of, run_command
 
 from mmcyclemlp.ops.custom_op import HAS_CUSTOM_OP
 
-COMMAND = 'tools/get_flops.py'
+COMMAND = 'get_flops'
 
 
 @pytest.fixture
 def count(root, capsys):
 
     def run(*args):
-        assert run_command(root / COMMAND, *args, '--json') == 0
+        assert run_command(COMMAND, *args, '--json') == 0
         counts = json.loads(capsys.readouterr().out.splitlines()[-1])
         return counts['parameters'], {
             part: sum(ops.values()) for part, ops in counts['macs'].items()}
@@ -50,7 +50,7 @@ def test_channels_of_the_image(count, root):
 
 def test_no_model(tmp_path):
     (tmp_path / 'empty.py').write_text('lr = 1\n')
-    assert 'has no model.backbone' in complaint(
+    assert 'has no model.backbone' in error_of(
         COMMAND, tmp_path / 'empty.py')
 
 
@@ -59,7 +59,7 @@ def test_size_and_executed(count, root):
     assert round(sum(macs.values()) / 1e9, 2) == 45.43
     args = ['b1', '--size', '800', '1344', '--executed']
     if not HAS_CUSTOM_OP:
-        assert 'what is executed' in complaint(root / COMMAND, *args)
+        assert 'what is executed' in error_of(COMMAND, *args)
         return
     _, macs = count(*args)
     assert round(sum(macs.values()) / 1e9, 2) == 40.75
@@ -77,8 +77,8 @@ def test_config(library, config, total, count):
     assert set(macs) <= set(parameters)
 
 
-def test_table(run_python):
-    lines = run_python(COMMAND, 'b2', '--size', '64').stdout.splitlines()
+def test_table(run_cli):
+    lines = run_cli(COMMAND, 'b2', '--size', '64').stdout.splitlines()
     assert lines[0].split() == ['part', 'parameters', 'multiply-adds']
     assert any(line.startswith('total') for line in lines)
     assert any(line.startswith('aten.convolution') for line in lines)
@@ -90,4 +90,4 @@ def test_table(run_python):
     (['b1', '--size', '2'], 'the stem needs images of 3x3 or more'),
 ])
 def test_mistakes(args, message, root):
-    assert message in complaint(root / COMMAND, *args)
+    assert message in error_of(COMMAND, *args)

@@ -3,21 +3,21 @@
 import contextlib
 import warnings
 
-import hostile
 import pytest
 import torch
+from helpers import hostile_files as hostile
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.runner import CheckpointLoader, load_checkpoint
 
 from mmcyclemlp import CycleNet, load_pretrained
-from mmcyclemlp.backbones import CheckpointError
-from mmcyclemlp.engine.launch import (
-    build_runner,
+from mmcyclemlp.engine.config import (
     read_config,
-    take_up,
+    resume_from,
     use_backbone_file,
 )
+from mmcyclemlp.engine.runner import build_runner
+from mmcyclemlp.errors import CheckpointError
 
 CONFIG = """
 _base_ = '{root}/demo/upernet.py'
@@ -76,7 +76,7 @@ def test_none_runs_on_any_way(run, config, tmp_path):
     cfg = Config.fromfile(config)
     network = CycleNet(cfg.model.backbone.arch)
     ways = {
-        '--resume': lambda path: take_up(Config(dict(cfg)), path),
+        '--resume': lambda path: resume_from(Config(dict(cfg)), path),
         'load_from': lambda path: use_backbone_file(
             Config(dict(cfg, load_from=path))),
         'Runner.resume': lambda path: resume(path, runner),
@@ -119,7 +119,7 @@ def test_the_texts_of_configs_would_run(tmp_path):
 
 
 @pytest.mark.parametrize('way', ['load_from', 'init_cfg'])
-def test_the_command_says_what_was_found(way, config, run_python, tmp_path):
+def test_the_command_says_what_was_found(way, config, run_cli, tmp_path):
     bird, path = tmp_path / 'canary', tmp_path / 'x.pth'
     path.write_bytes(hostile.HOSTILE['getattr chain in meta'](
         f'touch {bird}', hostile.small_checkpoint(), tmp_path))
@@ -128,7 +128,7 @@ def test_the_command_says_what_was_found(way, config, run_python, tmp_path):
         f'load_from = {str(path)!r}\n' if way == 'load_from' else
         'model = dict(backbone=dict(init_cfg=dict(_delete_=True, '
         f"type='Pretrained', checkpoint={str(path)!r})))\n"))
-    done = run_python('tools/train.py', cfg, '--work-dir', tmp_path / 'work',
+    done = run_cli('train', cfg, '--work-dir', tmp_path / 'work',
                       expect=1)
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith(f'error: {path} is refused: its pickle asks for ')

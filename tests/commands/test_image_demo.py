@@ -5,10 +5,10 @@ import json
 import cv2
 import numpy as np
 import pytest
-from in_process import complaint, run_command
-from tiny import write_checkpoint, write_config
+from helpers.commands import error_of, run_command
+from helpers.tiny_configs import write_checkpoint, write_config
 
-COMMAND = 'tools/image_demo.py'
+COMMAND = 'image_demo'
 
 
 @pytest.fixture
@@ -39,14 +39,14 @@ def files(folder):
                   for path in folder.rglob('*') if path.is_file())
 
 
-def test_detector(inputs, root, drawn_data, run_python, tmp_path):
+def test_detector(inputs, root, drawn_data, run_cli, tmp_path):
     pytest.importorskip('mmdet')
     # Among the inputs, and none of them the next time.
     out = inputs / 'out'
     args = (*model('retinanet', root, drawn_data, tmp_path), inputs,
             '--out-dir', out, '--score-thr', '0', '--batch-size', '2',
             '--device', 'cpu')
-    done = run_python(COMMAND, *args, expect=1)
+    done = run_cli(COMMAND, *args, expect=1)
     # The others are done.
     assert f'3 of 4 done: {out}' in done.stdout
     assert 'in/one/cut.jpg: it cannot be read' in (
@@ -82,7 +82,7 @@ def test_segmentor(inputs, root, drawn_data, tmp_path, capsys):
     pytest.importorskip('mmseg')
     out = tmp_path / 'out'
     assert run_command(
-        root / COMMAND, *model('upernet', root, drawn_data, tmp_path),
+        COMMAND, *model('upernet', root, drawn_data, tmp_path),
         f'{inputs}/*/x.jpg', '--out-dir', out, '--palette', 'random',
         '--classes', *'abcdefg') == 0
     assert f'2 of 2 done: {out}' in capsys.readouterr().out
@@ -104,7 +104,7 @@ def test_names_that_differ_by_folder_or_suffix(root, drawn_data, tmp_path):
         (tmp_path / 'in' / name).parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(tmp_path / 'in' / name), cv2.imread(str(source)))
     assert run_command(
-        root / COMMAND, *model('upernet', root, drawn_data, tmp_path),
+        COMMAND, *model('upernet', root, drawn_data, tmp_path),
         tmp_path / 'in', '--out-dir', tmp_path / 'out') == 0
     assert files(tmp_path / 'out' / 'labels') == [
         'cam1/0.jpg.png', 'cam2/0.jpg.png', 'cam2/0.png.png']
@@ -128,4 +128,4 @@ def test_mistakes(args, message, root, monkeypatch, tmp_path):
     monkeypatch.chdir(root)
     args = [arg.format('fpn_cyclemlp-b1_8xb4-40k_ade20k-512x512',
                        tmp=tmp_path) for arg in args]
-    assert message in complaint(COMMAND, *args)
+    assert message in error_of(COMMAND, *args)

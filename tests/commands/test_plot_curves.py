@@ -4,12 +4,12 @@ import json
 
 import cv2
 import pytest
-from in_process import complaint
+from helpers.commands import error_of
 
-COMMAND = 'tools/plot_curves.py'
+COMMAND = 'plot_curves'
 
 
-def test_two_runs(run_python, tmp_path):
+def test_two_runs(run_cli, tmp_path):
     for name in ('one', 'two'):
         # As tools/train.py leaves it: a folder for each start.
         for stamp, steps in (('20261124_113430', (1, 2)),
@@ -23,12 +23,12 @@ def test_two_runs(run_python, tmp_path):
             (folder / 'scalars.json').write_text(
                 '\n'.join(map(json.dumps, records)))
     out = tmp_path / 'new' / 'curves.png'
-    done = run_python(COMMAND, tmp_path / 'one', tmp_path / 'two',
+    done = run_cli(COMMAND, tmp_path / 'one', tmp_path / 'two',
                       '--smooth', '0.5', '--out', out)
     assert done.stdout == f'{out}\n'
     # Three panels: loss, learning rate and mAP, and not mAP_50.
     assert cv2.imread(str(out)).shape[1] == 1200
-    listed = run_python(COMMAND, tmp_path / 'one', '--list').stdout.split()
+    listed = run_cli(COMMAND, tmp_path / 'one', '--list').stdout.split()
     assert listed == ['coco/bbox_mAP', 'coco/bbox_mAP_50', 'loss', 'lr']
 
 
@@ -40,4 +40,4 @@ def test_two_runs(run_python, tmp_path):
 ])
 def test_mistakes(args, message, root, monkeypatch):
     monkeypatch.chdir(root)
-    assert message in complaint(COMMAND, *args)
+    assert message in error_of(COMMAND, *args)

@@ -94,11 +94,11 @@ def losses(log):
     return [float(value) for value in re.findall(r' loss: ([0-9.]+)', log)]
 
 
-def train_and_test(run_python, cfg, work, last):
-    done = run_python('tools/train.py', cfg, '--work-dir', work)
+def train_and_test(run_cli, cfg, work, last):
+    done = run_cli('train', cfg, '--work-dir', work)
     assert (work / last).is_file()
     found = losses(done.stdout + done.stderr)
-    done = run_python('tools/test.py', cfg, work / last, '--work-dir', work)
+    done = run_cli('test', cfg, work / last, '--work-dir', work)
     return found, done.stdout + done.stderr
 
 

@@ -11,9 +11,9 @@ import time
 
 import pytest
 import torch
-from tiny import MODELS, write_config
+from helpers.tiny_configs import MODELS, write_config
 
-from mmcyclemlp.engine.loading import find_resumable, read
+from mmcyclemlp.engine.mm_checkpoints import find_resumable, read
 
 
 class Run:

@@ -8,10 +8,10 @@ import sys
 import cv2
 import numpy as np
 import pytest
-from in_process import complaint, run_command
-from tiny import write_checkpoint, write_config
+from helpers.commands import error_of, run_command
+from helpers.tiny_configs import write_checkpoint, write_config
 
-COMMAND = 'tools/test.py'
+COMMAND = 'test'
 BINARY = """
 names = dict(classes=('rest', 'thing'), palette=[[0, 0, 0], [200, 0, 0]])
 head = dict(num_classes={number}, out_channels=1, threshold=0.5, loss_decode=
@@ -64,7 +64,7 @@ def files(folder):
 
 
 def run(root, tmp_path, model, *args):
-    assert run_command(root / COMMAND, *model, '--work-dir',
+    assert run_command(COMMAND, *model, '--work-dir',
                        tmp_path / 'work', *args) == 0
 
 
@@ -252,4 +252,4 @@ def test_config_without_a_test(more, message, root, drawn_data, tmp_path):
         file.write(more)
     for args in ([], ['--out', tmp_path / 'out', '--show-dir', tmp_path,
                       '--tta']):
-        assert message in complaint(root / COMMAND, *model, *args)
+        assert message in error_of(COMMAND, *model, *args)

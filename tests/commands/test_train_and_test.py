@@ -10,7 +10,7 @@ import definition
 import numpy as np
 import pytest
 import torch
-from in_process import complaint, run_command
+from helpers.commands import error_of, run_command
 from mmengine.config import Config
 
 from mmcyclemlp import CycleNet, load_pretrained
@@ -57,18 +57,18 @@ def log_of(done):
     return done.stdout + done.stderr
 
 
-def test_detector(config, run_python, tmp_path):
+def test_detector(config, run_cli, tmp_path):
     cfg, work = config('mask_rcnn'), tmp_path / 'work'
-    run_python('tools/train.py', cfg, '--work-dir', work)
+    run_cli('train', cfg, '--work-dir', work)
     assert (work / 'epoch_1.pth').is_file()
-    done = run_python(
-        'tools/train.py', cfg, '--work-dir', work, '--resume',
+    done = run_cli(
+        'train', cfg, '--work-dir', work, '--resume',
         '--cfg-options', 'train_cfg.max_epochs=2')
     assert 'resumed epoch: 1' in log_of(done)
     assert '(train)  [1][' not in log_of(done) and '[2][2/2]' in log_of(done)
     pictures, out = tmp_path / 'pictures', tmp_path / 'out.pkl'
-    done = run_python(
-        'tools/test.py', cfg, work / 'epoch_2.pth', '--work-dir', work,
+    done = run_cli(
+        'test', cfg, work / 'epoch_2.pth', '--work-dir', work,
         '--show-dir', pictures, '--out', out)
     assert 'coco/bbox_mAP: ' in log_of(done)
     assert 'coco/segm_mAP: ' in log_of(done)
@@ -81,18 +81,18 @@ def test_detector(config, run_python, tmp_path):
     assert set(report.loaded) == set(backbone.state_dict())
 
 
-def test_segmentor(config, run_python, drawn_data, tmp_path):
+def test_segmentor(config, run_cli, drawn_data, tmp_path):
     # SyncBN is in its config, and there is no GPU.
     cfg, work = config('upernet'), tmp_path / 'work'
     # There is nothing to resume yet: it starts anew.
-    run_python('tools/train.py', cfg, '--work-dir', work, '--resume')
-    done = run_python(
-        'tools/train.py', cfg, '--work-dir', work, '--resume',
+    run_cli('train', cfg, '--work-dir', work, '--resume')
+    done = run_cli(
+        'train', cfg, '--work-dir', work, '--resume',
         work / 'iter_2.pth', '--cfg-options', 'train_cfg.max_iters=3')
     assert 'resumed epoch: 0, iter: 2' in log_of(done)
     pictures, out = tmp_path / 'pictures', tmp_path / 'out'
-    done = run_python(
-        'tools/test.py', cfg, work / 'iter_3.pth', '--work-dir', work,
+    done = run_cli(
+        'test', cfg, work / 'iter_3.pth', '--work-dir', work,
         '--show-dir', pictures, '--out', out, '--tta', '--cfg-options',
         'tta_pipeline.1.transforms.0.0.scale_factor=1.0')
     assert 'mIoU: ' in log_of(done)
@@ -130,13 +130,13 @@ def test_two_processes(config, root, tmp_path):
     assert (work / 'iter_2.pth').is_file()
 
 
-def test_load_from_an_official_file(config, run_python, root, tmp_path):
+def test_load_from_an_official_file(config, run_cli, root, tmp_path):
     arch = Config.fromfile(config('upernet')).model.backbone.arch
     classifier = CycleNet(arch, fork_feat=False, num_classes=3)
     torch.save(definition.official_file(classifier), tmp_path / 'official.pth')
     # A learning rate of 0, so that the weights are to be seen afterwards.
-    done = run_python(
-        'tools/train.py', config('upernet'), '--work-dir', tmp_path / 'work',
+    done = run_cli(
+        'train', config('upernet'), '--work-dir', tmp_path / 'work',
         '--cfg-options', f'load_from={tmp_path}/official.pth',
         'optim_wrapper.optimizer.lr=0.')
     number = len(CycleNet(arch).state_dict()) - 8
@@ -239,7 +239,7 @@ def test_mistakes_end_in_one_line(tool, what, message, config, root,
         args += ['--out', 'predictions.json']
     if options:
         args += ['--cfg-options', *options]
-    assert message in complaint(root / 'tools' / f'{tool}.py', cfg, *args,
+    assert message in error_of(root / 'tools' / f'{tool}.py', cfg, *args,
                                 '--work-dir', tmp_path / 'work')
     assert not (tmp_path / 'canary').exists()
 
@@ -253,8 +253,8 @@ def test_mistakes_end_in_one_line(tool, what, message, config, root,
     ('optim_wrapper.optimizer.lrr=1', "keyword argument 'lrr'"),
 ])
 def test_what_cannot_be_built(option, message, config, root, tmp_path):
-    said = complaint(
-        root / 'tools/train.py', config('mask_rcnn'), '--work-dir', tmp_path,
+    said = error_of(
+        'train', config('mask_rcnn'), '--work-dir', tmp_path,
         '--cfg-options', option)
     assert message in said
 
@@ -262,13 +262,13 @@ def test_what_cannot_be_built(option, message, config, root, tmp_path):
 @pytest.mark.parametrize('option', [
     'seed', 'a=[1,2', 'model.neck=dict(num_outs=5,start_level=1)'])
 def test_options_that_are_none(option, config, root, capsys):
-    assert run_command(root / 'tools/train.py', config('mask_rcnn'),
+    assert run_command('train', config('mask_rcnn'),
                        '--cfg-options', option) == 2
     assert f'--cfg-options: {option} is not KEY=VALUE' in (
         capsys.readouterr().err)
 
 
 @pytest.mark.parametrize('tool', ['train', 'test'])
-def test_help(tool, run_python):
-    text = run_python(f'tools/{tool}.py', '--help').stdout
+def test_help(tool, run_cli):
+    text = run_cli(tool, '--help').stdout
     assert '--cfg-options' in text and '--work-dir' in text

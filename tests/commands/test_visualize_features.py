@@ -4,12 +4,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from in_process import complaint, run_command
-from tiny import write_checkpoint, write_config
+from helpers.commands import error_of, run_command
+from helpers.tiny_configs import write_checkpoint, write_config
 
 from mmcyclemlp import CycleNet
 
-COMMAND = 'tools/visualize_features.py'
+COMMAND = 'visualize_features'
 
 
 def test_maps(root, drawn_data, tmp_path):
@@ -17,7 +17,7 @@ def test_maps(root, drawn_data, tmp_path):
                tmp_path / 'b1.pth')
     picture = drawn_data / 'images' / 'val' / '0000.jpg'
     assert run_command(
-        root / COMMAND, 'maps', 'b1', picture, '--weights',
+        COMMAND, 'maps', 'b1', picture, '--weights',
         tmp_path / 'b1.pth', '--size', '64', '--out',
         tmp_path / 'new' / 'maps.png', '--raw', tmp_path / 'maps.npz') == 0
     assert cv2.imread(str(tmp_path / 'new' / 'maps.png')).std() > 10
@@ -31,7 +31,7 @@ def test_erf_of_a_config(root, drawn_data, tmp_path):
     config = write_config(tmp_path, root, drawn_data, 'retinanet')
     checkpoint = write_checkpoint(config, tmp_path / 'whole.pth')
     assert run_command(
-        root / COMMAND, 'erf', config, f'{drawn_data}/images/val/*',
+        COMMAND, 'erf', config, f'{drawn_data}/images/val/*',
         '--weights', checkpoint, '--size', '96', '--out',
         tmp_path / 'erf.png', '--raw', tmp_path / 'erf.npz') == 0
     assert cv2.imread(str(tmp_path / 'erf.png')).std() > 10
@@ -76,15 +76,15 @@ test_dataloader['dataset']['pipeline'] = [
     size = ['--size', '64', '--out', tmp_path / 'a.png']
     for args in (['maps', config, tmp_path / 'in/a.npy'], ['erf', config],
                  ['erf', config, f'{tmp_path}/in/a*.npy']):
-        assert run_command(root / COMMAND, *args, *size) == 0
+        assert run_command(COMMAND, *args, *size) == 0
         assert cv2.imread(str(tmp_path / 'a.png')).std() > 10
         (tmp_path / 'a.png').unlink()
-    assert f'the backbone takes images of {channels} channels' in complaint(
-        root / COMMAND, 'erf', config, tmp_path / 'in', *size)
+    assert f'the backbone takes images of {channels} channels' in error_of(
+        COMMAND, 'erf', config, tmp_path / 'in', *size)
 
 
-def test_cyclefc(run_python, tmp_path):
-    done = run_python(COMMAND, 'cyclefc', '--kernel', '3', '3', '--out',
+def test_cyclefc(run_cli, tmp_path):
+    done = run_cli(COMMAND, 'cyclefc', '--kernel', '3', '3', '--out',
                       tmp_path / 'reads.png')
     assert done.stdout == f'{tmp_path / "reads.png"}\n'
     assert cv2.imread(str(tmp_path / 'reads.png')).std() > 10
@@ -104,4 +104,4 @@ def test_mistakes(args, message, root, monkeypatch, tmp_path):
     monkeypatch.chdir(root)
     (tmp_path / 'film.mp4').touch()
     args = [arg.format(tmp=tmp_path) for arg in args]
-    assert message in complaint(COMMAND, *args)
+    assert message in error_of(COMMAND, *args)

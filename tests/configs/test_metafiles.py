@@ -64,7 +64,7 @@ def test_metafile(path):
 
 @pytest.mark.parametrize('folder', COUNTED)
 def test_tables_agree_with_the_released_code(folder):
-    # tests/tools/test_model_table.py counts anew what the tables say.
+    # tests/dev/test_model_table.py counts anew what the tables say.
     text = (ROOT / 'configs' / folder / 'README.md').read_text(
         encoding='utf-8')
     rows = [' '.join(line.replace('|', ' ').split()[1:3])

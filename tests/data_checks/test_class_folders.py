@@ -2,12 +2,12 @@
 
 import shutil
 
-import class_images
 import pytest
+from helpers import class_images
 from mmengine.config import Config
 
-from mmcyclemlp.engine.data_checks import DataCheck, Look, check_data
-from mmcyclemlp.engine.errors import UserError
+from mmcyclemlp.data_checks import DataCheck, Look, check_data
+from mmcyclemlp.errors import UserError
 
 pytest.importorskip('mmpretrain')
 

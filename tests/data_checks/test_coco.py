@@ -5,14 +5,14 @@ import json
 import re
 import shutil
 
-import coco_folder
 import pytest
+from helpers import coco_folder
 from mmengine.registry import DATASETS
 
-from mmcyclemlp.engine.data_checks import DataCheck, Look
-from mmcyclemlp.engine.data_checks.coco import check_coco, read_coco
-from mmcyclemlp.engine.data_checks.coco_file import lacking
-from mmcyclemlp.engine.data_checks.sources import sources
+from mmcyclemlp.data_checks import DataCheck, Look
+from mmcyclemlp.data_checks.coco import check_coco, read_coco
+from mmcyclemlp.data_checks.coco_file import lacking
+from mmcyclemlp.data_checks.sources import sources
 
 
 @pytest.fixture

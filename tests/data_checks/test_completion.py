@@ -4,16 +4,13 @@ import copy
 import json
 import re
 
-import coco_folder
 import pytest
-from coco_folder import evaluate, kinds, look_at
+from helpers import coco_folder
+from helpers.coco_folder import evaluate, kinds, look_at
 from mmengine.registry import DATASETS
 
-from mmcyclemlp.engine.data_checks.completion import (
-    complete_annotations,
-    completed,
-)
-from mmcyclemlp.engine.data_checks.sources import sources
+from mmcyclemlp.data_checks.completion import complete_annotations, completed
+from mmcyclemlp.data_checks.sources import sources
 
 
 @pytest.fixture

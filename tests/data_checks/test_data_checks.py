@@ -4,9 +4,9 @@ import shutil
 import pytest
 from mmengine.config import Config
 
-from mmcyclemlp.engine import data_checks
-from mmcyclemlp.engine.data_checks import DataCheck, Look, check_data, coco
-from mmcyclemlp.engine.errors import UserError
+from mmcyclemlp import data_checks
+from mmcyclemlp.data_checks import DataCheck, Look, check_data, coco
+from mmcyclemlp.errors import UserError
 
 
 @pytest.fixture

@@ -1,16 +1,16 @@
 """Data sets other than COCO's are checked by what mm builds of them."""
 
-import coco_folder
 import cv2
 import numpy as np
 import pytest
+from helpers import coco_folder
 from mmcv.transforms import BaseTransform
 from mmdet.datasets import BaseDetDataset
 from mmengine.config import Config
 from mmengine.registry import DATASETS, TRANSFORMS
 from torch.utils.data import Dataset
 
-from mmcyclemlp.engine.data_checks import DataCheck, Look
+from mmcyclemlp.data_checks import DataCheck, Look
 
 OBJECT = ('<object><name>{}</name><difficult>0</difficult><bndbox><xmin>3'
           '</xmin><ymin>4</ymin><xmax>30</xmax><ymax>28</ymax></bndbox>'

@@ -4,13 +4,13 @@ import json
 import re
 import shutil
 
-import coco_folder
 import pytest
-from coco_folder import evaluate, kinds, look_at
+from helpers import coco_folder
+from helpers.coco_folder import evaluate, kinds, look_at
 
-from mmcyclemlp.engine.data_checks.coco import read_coco
-from mmcyclemlp.engine.data_checks.evaluation import check_evaluators
-from mmcyclemlp.engine.data_checks.sources import sources
+from mmcyclemlp.data_checks.coco import read_coco
+from mmcyclemlp.data_checks.evaluation import check_evaluators
+from mmcyclemlp.data_checks.sources import sources
 
 
 @pytest.fixture

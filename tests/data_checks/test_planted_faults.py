@@ -2,11 +2,11 @@
 
 import shutil
 
-import planted
 import pytest
+from helpers import planted_faults as planted
 
-from mmcyclemlp.engine.data_checks import DataCheck, Look, check_data
-from mmcyclemlp.engine.errors import UserError
+from mmcyclemlp.data_checks import DataCheck, Look, check_data
+from mmcyclemlp.errors import UserError
 
 SHAPES = ('disc', 'square', 'triangle', 'star', 'ring')
 CLASSES = dict(mask_rcnn=SHAPES, upernet=('wall', 'floor', *SHAPES))

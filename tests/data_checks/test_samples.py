@@ -4,13 +4,13 @@ import shutil
 
 import cv2
 import numpy as np
-import planted
 import pytest
+from helpers import planted_faults as planted
 from mmcv.transforms import BaseTransform
 from mmengine.registry import TRANSFORMS
 from PIL import Image
 
-from mmcyclemlp.engine.data_checks import DataCheck, Look
+from mmcyclemlp.data_checks import DataCheck, Look
 
 CLASSES = ('wall', 'floor', 'disc', 'square', 'triangle', 'star', 'ring')
 

@@ -1,9 +1,8 @@
 """Tables are up to date, and the command sees where they are not."""
 
 import pytest
-from in_process import complaint, run_command
 
-BEGIN = '<!-- models: written by tools/model_table.py -->'
+BEGIN = '<!-- models: written by .dev/model_table.py -->'
 END = '<!-- models: end -->'
 FILES = {
     'model-index.yml': 'Import:\n  - configs/one/metafile.yml\n',
@@ -29,7 +28,7 @@ Models:
         Source: measured on a day, a machine, versions
 """,
 }
-COMMAND = 'tools/model_table.py'
+COMMAND = '.dev/model_table.py'
 
 
 @pytest.fixture
@@ -74,13 +73,14 @@ def test_write_and_check(project, run_python):
     ('configs/one/b1.py', '=1000', '=10', 'configs/one/README.md'),
     ('configs/one/metafile.yml', '94.1', '94.2', 'configs/one/README.md'),
 ])
-def test_stale(name, old, new, stale, project, root):
-    assert run_command(root / COMMAND, '--root', project) == 0
+def test_stale(name, old, new, stale, project, run_python):
+    run_python(COMMAND, '--root', project)
     replace(project / name, old, new)
     before = (project / stale).read_text()
-    said = complaint(root / COMMAND, '--check', '--root', project)
+    said = run_python(
+        COMMAND, '--check', '--root', project, expect=1).stderr
     assert f'{project / stale}' in said
-    assert 'run python tools/model_table.py' in said
+    assert 'run python .dev/model_table.py' in said
     assert (project / stale).read_text() == before
 
 
@@ -93,9 +93,10 @@ def test_stale(name, old, new, stale, project, root):
     ('model-index.yml', 'one', 'two', 'there is no'),
     ('README.md', END, '', 'has no lines'),
 ])
-def test_mistakes(name, old, new, message, project, root):
+def test_mistakes(name, old, new, message, project, run_python):
     replace(project / name, old, new)
-    assert message in complaint(root / COMMAND, '--root', project)
+    done = run_python(COMMAND, '--root', project, expect=1)
+    assert message in done.stderr
     # Nothing is written, not even the table that would fit.
     text = (project / 'configs/one/README.md').read_text()
     assert text == FILES['configs/one/README.md']

@@ -10,7 +10,7 @@ pytest.importorskip('mmseg')
 
 from mmengine.registry import MODELS, init_default_scope
 
-from mmcyclemlp.engine.launch import read_config
+from mmcyclemlp.engine.config import read_config
 
 
 @pytest.fixture

@@ -2,10 +2,10 @@
 
 import re
 
-import class_images
 import definition
 import pytest
 import torch
+from helpers import class_images
 
 from mmcyclemlp import CycleNet, load_pretrained
 

@@ -6,9 +6,9 @@ import signal
 import time
 
 import pytest
-import tiny
 import torch
-from in_process import run_command
+from helpers import tiny_configs as tiny
+from helpers.commands import run_command
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS, MODELS, init_default_scope

@@ -7,9 +7,9 @@ import shlex
 import sys
 
 import definition
-import paddle_file
 import pytest
 import torch
+from helpers import paddle_file
 
 from mmcyclemlp import CycleNet
 

@@ -5,7 +5,7 @@ from torch import nn
 
 from mmcyclemlp import CycleNet
 from mmcyclemlp.engine.channels import check_channels
-from mmcyclemlp.engine.errors import UserError
+from mmcyclemlp.errors import UserError
 
 
 def with_neck(in_channels, **kwargs):

@@ -1,16 +1,17 @@
 """A released classifier in mmpretrain: the same logits by every way in."""
 
-import class_images
 import definition
 import pytest
 import torch
+from helpers import class_images
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from torch.nn import functional as F
 
 from mmcyclemlp import CycleNet
-from mmcyclemlp.backbones import CheckpointError
-from mmcyclemlp.engine.launch import build_runner, use_backbone_file
+from mmcyclemlp.engine.config import use_backbone_file
+from mmcyclemlp.engine.runner import build_runner
+from mmcyclemlp.errors import CheckpointError
 
 pytest.importorskip('mmpretrain')
 

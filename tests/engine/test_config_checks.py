@@ -7,9 +7,10 @@ from mmengine.config import Config
 from mmengine.registry import LOOPS
 from mmengine.runner import EpochBasedTrainLoop
 
-from mmcyclemlp.engine import config_shape, launch
-from mmcyclemlp.engine.config_shape import check_shape
-from mmcyclemlp.engine.errors import UserError
+from mmcyclemlp.engine import config_checks as config_shape
+from mmcyclemlp.engine import runner as launch
+from mmcyclemlp.engine.config_checks import check_config
+from mmcyclemlp.errors import UserError
 
 LOADER = dict(dataset=dict(type='CocoDataset'), batch_size=2,
               sampler=dict(type='DefaultSampler', shuffle=True))
@@ -29,9 +30,9 @@ def config(**changes):
                    if value != 'absent'}, cfg_text='-', filename='mine.py')
 
 
-def complaint(action='train', **changes):
+def error_of(action='train', **changes):
     with pytest.raises(UserError) as caught:
-        check_shape(config(**changes), action)
+        check_config(config(**changes), action)
     text = str(caught.value)
     assert text.startswith('mine.py: ') and '\n' not in text
     return text[len('mine.py: '):]
@@ -51,19 +52,19 @@ def test_what_mm_runs_passes(changes, monkeypatch):
     for name in ('MineLoop', 'MultiValLoop'):
         monkeypatch.setitem(LOOPS.module_dict, name, EpochBasedTrainLoop)
     for action in ('train', 'test', 'check'):
-        check_shape(config(**changes), action)
+        check_config(config(**changes), action)
 
 
 def test_what_only_training_needs_is_not_asked_of_a_test():
     part = dict(train_dataloader=None, train_cfg=None, optim_wrapper=None)
-    check_shape(config(**part), 'test')
-    assert complaint(**part) == (
+    check_config(config(**part), 'test')
+    assert error_of(**part) == (
         'train_dataloader, train_cfg and optim_wrapper are missing or None: '
         'add them')
 
 
 def test_mistakes_are_reported_together():
-    assert complaint(model='absent', train_cfg=None, train_dataloader=dict(
+    assert error_of(model='absent', train_cfg=None, train_dataloader=dict(
         dataset=[])) == (
             'model is missing: add model=dict(type=...); train_cfg is '
             'missing or None: add it; train_dataloader.dataset is a list: '
@@ -99,7 +100,7 @@ def test_mistakes_are_reported_together():
      "default_hooks.timer.type is 'IterTimer'"),
 ])
 def test_one_mistake(changes, start):
-    assert complaint(**changes).startswith(start)
+    assert error_of(**changes).startswith(start)
 
 
 @pytest.mark.parametrize('action, missing', [
@@ -115,7 +116,7 @@ def test_an_old_config(action, missing):
         runner=dict(type='EpochBasedRunner')),
         cfg_text='-', filename='mine.py')
     with pytest.raises(UserError) as caught:
-        check_shape(old, action)
+        check_config(old, action)
     assert str(caught.value).startswith(f'mine.py: {missing}')
 
 
@@ -123,7 +124,7 @@ def test_old_keys_that_are_left_are_named(monkeypatch):
     said = []
     monkeypatch.setattr(config_shape, 'print_log',
                         lambda text, *args: said.append(text))
-    check_shape(config(lr_config=dict(policy='step'),
+    check_config(config(lr_config=dict(policy='step'),
                        optimizer=dict(type='SGD')), 'train')
     assert said == ['mine.py: lr_config is of mmdet 2.x or mmseg 0.x and is '
                     'ignored: use param_scheduler']

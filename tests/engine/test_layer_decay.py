@@ -7,7 +7,7 @@ from mmengine.registry import init_default_scope
 from torch import nn
 
 from mmcyclemlp import CycleNet
-from mmcyclemlp.engine.errors import UserError
+from mmcyclemlp.errors import UserError
 
 NAME = 'mmcyclemlp.engine.layer_decay.LayerDecayConstructor'
 SIZES = dict(embed_dims=[8, 16, 24, 32], depths=[1, 2, 1, 1],

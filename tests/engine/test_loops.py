@@ -1,15 +1,15 @@
 import pytest
 import torch
+from helpers.tiny_configs import write_config
 from mmengine.config import Config
 from mmengine.dataset import DefaultSampler, InfiniteSampler
 from mmengine.registry import TRANSFORMS
-from tiny import write_config
 from torch.utils.data import BatchSampler
 
-from mmcyclemlp.engine.errors import UserError
-from mmcyclemlp.engine.launch import build_runner
 from mmcyclemlp.engine.loops import NamedImages, NumberedBatches
 from mmcyclemlp.engine.randomness import get_rng_state, seeded, set_rng_state
+from mmcyclemlp.engine.runner import build_runner
+from mmcyclemlp.errors import UserError
 
 
 def batches(sampler, endless):

@@ -9,8 +9,9 @@ import pytest
 import torch
 from mmengine.logging.history_buffer import HistoryBuffer
 
-from mmcyclemlp.backbones.files import CheckpointError, read_checkpoint
+from mmcyclemlp.checkpoint_files import read_checkpoint
 from mmcyclemlp.engine.saved_objects import allowed
+from mmcyclemlp.errors import CheckpointError
 
 ARRAYS = [
     np.arange(6.).reshape(2, 3), np.asfortranarray(np.ones((2, 3), 'i4')),

@@ -1,12 +1,12 @@
 """FSDP on two processes, held to training without it."""
 
 import pytest
-import tiny
 import torch
-from in_process import run_command
+from helpers import tiny_configs as tiny
+from helpers.commands import run_command
 
-from mmcyclemlp.engine.errors import UserError
 from mmcyclemlp.engine.sharding import WholeFSDPStrategy
+from mmcyclemlp.errors import UserError
 
 PLAIN = """
 _base_ = 'upernet.py'

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from mmcyclemlp import CycleNet
-from mmcyclemlp.export import ExportError, load, write
+from mmcyclemlp.errors import ExportError
+from mmcyclemlp.export import load, write
 
 TINY = dict(embed_dims=(8, 16, 24, 32), depths=(1, 1, 1, 1),
             mlp_ratios=(2, 2, 2, 2))

@@ -63,7 +63,7 @@ def compile_kernel(capability: int, key: Key, tiles: Tiles):
     """
     from triton.runtime.driver import driver
 
-    product = importlib.import_module('mmcyclemlp.ops.triton.product')
+    product = importlib.import_module('mmcyclemlp.ops.triton.launch')
     driver.set_active(_AbsentGPU(capability))
     compiled = []
 

@@ -15,13 +15,7 @@ from pathlib import Path
 import torch
 
 from mmcyclemlp.benchmark import calls
-from mmcyclemlp.benchmark.cases import (
-    MIXER,
-    OP,
-    Case,
-    layer_case,
-    stages,
-)
+from mmcyclemlp.benchmark.cases import MIXER, OP, Case, layer_case, stages
 from mmcyclemlp.benchmark.contenders import (
     DENSE,
     LINEAR,

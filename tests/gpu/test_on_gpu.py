@@ -16,7 +16,8 @@ import pytest
 import torch
 
 from mmcyclemlp import CycleNet
-from mmcyclemlp.ops import cycle_fc, reference, shift
+from mmcyclemlp.ops import cycle_fc, reference
+from mmcyclemlp.ops import torch_backend as shift
 from mmcyclemlp.ops import triton as backend
 from mmcyclemlp.ops.triton import tiles
 
@@ -43,7 +44,7 @@ TINY = dict(embed_dims=(8, 12, 16, 24), depths=(1, 1, 1, 1),
 def _tiles_of_the_rule(monkeypatch):
     """Nothing is tuned while other processes use the same GPU."""
     if REASON is None:
-        product = importlib.import_module('mmcyclemlp.ops.triton.product')
+        product = importlib.import_module('mmcyclemlp.ops.triton.launch')
         monkeypatch.setattr(product, '_tune', lambda *_: None)
 
 
@@ -307,7 +308,7 @@ def test_cuda_graph_gives_the_same():
 
 @needs_gpu
 def test_tuning_takes_some_seconds_and_is_kept(monkeypatch, tmp_path):
-    product = importlib.import_module('mmcyclemlp.ops.triton.product')
+    product = importlib.import_module('mmcyclemlp.ops.triton.launch')
     monkeypatch.setenv('TRITON_CACHE_DIR', str(tmp_path))
     monkeypatch.setattr(tiles, '_tuned', {})
     monkeypatch.setattr(tiles, 'MEASURED', {})

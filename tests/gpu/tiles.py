@@ -14,7 +14,7 @@ import torch
 from mmcyclemlp import CycleNet
 from mmcyclemlp.benchmark.set_up import distance
 from mmcyclemlp.benchmark.timing import FLUSH_BYTES, elapsed
-from mmcyclemlp.ops import shift  # noqa: F401  it registers ops
+from mmcyclemlp.ops import torch_backend as shift  # noqa: F401  it registers ops
 from mmcyclemlp.ops.triton.tiles import Key, Tiles, rule, short_list
 
 from .compiler import resources, without_interpreter
@@ -180,7 +180,7 @@ class Tuning:
 
     def time(self, key: Key, compiled: list[tuple[Tiles, dict]]) -> None:
         """Check and time the tiles of a key."""
-        product = importlib.import_module('mmcyclemlp.ops.triton.product')
+        product = importlib.import_module('mmcyclemlp.ops.triton.launch')
         shape = (2, 3, 4) if self.step.miniature else None
         # Both are of the same data.
         tensors = product.draw(key, self.step.device, shape)
@@ -208,7 +208,7 @@ class Tuning:
 
         Tiles that are wrong there are a fault, and the next best are tried.
         """
-        product = importlib.import_module('mmcyclemlp.ops.triton.product')
+        product = importlib.import_module('mmcyclemlp.ops.triton.launch')
         shape = (2, 3, 5) if self.step.miniature else (3, 17, 31)
         tensors = product.draw(key, self.step.device, shape)
         call = product.make_call(key, self.step.device, shape)

@@ -10,9 +10,9 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, METRICS
 from mmengine.structures import InstanceData
 
-from mmcyclemlp.engine.data_checks.coco import read_coco
-from mmcyclemlp.engine.data_checks.evaluation import check_evaluators
-from mmcyclemlp.engine.data_checks.sources import sources
+from mmcyclemlp.data_checks.coco import read_coco
+from mmcyclemlp.data_checks.evaluation import check_evaluators
+from mmcyclemlp.data_checks.sources import sources
 
 WIDTH, HEIGHT = 64, 48
 CLASSES = ('bolt', 'nut')

@@ -1,23 +1,20 @@
-"""Commands run in the tests' own process, where a fresh one takes seconds."""
+"""Run commands in the process of the tests: a new process takes seconds."""
 
-import runpy
-import sys
-from unittest import mock
+from mmcyclemlp.__main__ import main
 
 
-def run_command(path, *args):
-    """Run a command; give what it ends with: 0 or its error."""
-    with mock.patch.object(sys, 'argv', [str(path), *map(str, args)]):
-        try:
-            runpy.run_path(str(path), run_name='__main__')
-        except SystemExit as done:
-            return done.code
+def run_command(name, *args):
+    """Run a command; return 0 or what it exits with."""
+    try:
+        main([name, *map(str, args)])
+    except SystemExit as done:
+        return done.code or 0
     return 0
 
 
-def complaint(path, *args):
-    """Run a command that has to end in one line, and give that."""
-    error = run_command(path, *args)
+def error_of(name, *args):
+    """Run a command that has to end in one line, and return the line."""
+    error = run_command(name, *args)
     assert isinstance(error, str) and error.startswith('error: ')
     assert '\n' not in error, error
     return error

@@ -18,13 +18,13 @@ from pathlib import Path
 
 import definition
 import numpy as np
-import paddle_file
 import torch
-from apart import run_apart
+from helpers import paddle_file
+from helpers.child_process import run_apart
 
 from mmcyclemlp import CycleNet, load_pretrained
-from mmcyclemlp.backbones import CheckpointError
-from mmcyclemlp.backbones.files import read_checkpoint
+from mmcyclemlp.checkpoint_files import read_checkpoint
+from mmcyclemlp.errors import CheckpointError
 
 RIGHT, REFUSED, UNGUARDED = 'right', 'refused', 'no checksum'
 CLEAR = (ValueError, TypeError, CheckpointError)

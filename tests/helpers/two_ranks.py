@@ -27,7 +27,8 @@ from mmengine.registry import (
     init_default_scope,
 )
 
-from mmcyclemlp.engine.launch import leave_group, read_config
+from mmcyclemlp.engine.config import read_config
+from mmcyclemlp.engine.distributed import leave_group
 
 ROOT = Path(__file__).parent.parent
 SIZE = 64

@@ -6,7 +6,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmcyclemlp import CycleNet
-from mmcyclemlp.ops import cycle_fc, mlp, shift
+from mmcyclemlp.ops import cycle_fc, mlp
+from mmcyclemlp.ops import torch_backend as shift
 from mmcyclemlp.ops.counting import op_handles
 from mmcyclemlp.ops.custom_op import HAS_CUSTOM_OP
 

@@ -5,7 +5,8 @@ import torch
 from definition import cycle_fc as definition
 from definition import cycle_fc_dense as dense_definition
 
-from mmcyclemlp.ops import BackendUnavailable, cycle_fc, functional
+from mmcyclemlp.errors import BackendUnavailable
+from mmcyclemlp.ops import cycle_fc, functional
 from mmcyclemlp.ops.triton import tiles
 
 KERNELS = [(1, 3), (3, 1), (3, 3), (1, 1), (1, 7), (5, 3)]

@@ -2,7 +2,8 @@ import definition
 import pytest
 import torch
 
-from mmcyclemlp.ops import constants, shift
+from mmcyclemlp.ops import constants
+from mmcyclemlp.ops import torch_backend as shift
 from mmcyclemlp.ops.custom_op import HAS_CUSTOM_OP
 from mmcyclemlp.ops.product import branch_kernels
 

@@ -11,9 +11,9 @@ from mmengine.logging import print_log
 from mmengine.optim import ZeroRedundancyOptimizer
 from mmengine.registry import HOOKS
 
-from ...backbones.files import write_whole
-from ..errors import UserError
-from ..loading import check_readable
+from ...checkpoint_files import write_whole
+from ...errors import UserError
+from ..mm_checkpoints import check_readable
 from ..randomness import get_rng_state, set_rng_state
 
 INTERRUPTED = 'interrupted.pth'

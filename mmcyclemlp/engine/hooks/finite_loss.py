@@ -10,7 +10,7 @@ from mmengine.dist import get_rank, is_distributed
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
-from ..errors import UserError
+from ...errors import UserError
 
 
 class _Step(NamedTuple):

@@ -21,11 +21,11 @@ from mmengine.runner.amp import autocast
 from torch.nn.modules.batchnorm import SyncBatchNorm, _BatchNorm
 from torch.utils.data import BatchSampler
 
-from .config_shape import is_mm
-from .doomed import explain, one_value, samples_of
-from .errors import UserError
-from .loops import name_images
-from .randomness import get_rng_state, set_rng_state
+from ...errors import UserError
+from ..config_nodes import is_mm
+from ..loops import name_images
+from ..randomness import get_rng_state, set_rng_state
+from ..step_errors import explain, one_value, samples_of
 
 
 class FirstStepsHook(Hook):

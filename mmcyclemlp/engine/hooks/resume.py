@@ -10,7 +10,7 @@ from mmengine.logging import print_log
 from mmengine.optim import OptimWrapperDict
 from mmengine.runner import Runner
 
-from .errors import UserError
+from ...errors import UserError
 
 # How torch computes, not what.
 _FLAGS = {'params', 'foreach', 'fused', 'capturable', 'differentiable',

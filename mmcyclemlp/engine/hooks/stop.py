@@ -16,7 +16,7 @@ from mmengine.logging import print_log
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
-from ..errors import Stopped
+from ...errors import Stopped
 from ..signals import listen, listen_no_more
 from .checkpoint import WholeCheckpointHook
 

@@ -65,6 +65,6 @@ def __getattr__(name: str):
     if name != 'cycle_product_triton':
         raise AttributeError(
             f'module {__name__!r} has no attribute {name!r}')
-    from .product import cycle_product_triton
+    from .launch import cycle_product_triton
 
     return cycle_product_triton

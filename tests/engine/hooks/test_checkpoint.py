@@ -4,18 +4,19 @@ from itertools import count
 
 import pytest
 import torch
+from helpers.tiny_configs import write_config
 from mmengine.config import Config
 from mmengine.hooks import Hook
-from tiny import write_config
 
-from mmcyclemlp.engine.errors import UserError
+from mmcyclemlp.engine.config import resume_from
 from mmcyclemlp.engine.hooks.checkpoint import (
     INTERRUPTED,
     WholeCheckpointHook,
     WholeFiles,
 )
-from mmcyclemlp.engine.launch import build_runner, take_up
-from mmcyclemlp.engine.loading import find_resumable, read
+from mmcyclemlp.engine.mm_checkpoints import find_resumable, read
+from mmcyclemlp.engine.runner import build_runner
+from mmcyclemlp.errors import UserError
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def make_runner(root, drawn_data, tmp_path):
         cfg.experiment_name = cfg.visualizer.name = os.urandom(4).hex()
         cfg.default_hooks.checkpoint.update(save_best=None, **checkpoint)
         if resume:
-            take_up(cfg)
+            resume_from(cfg)
         runner = build_runner(cfg)
         return runner, next(hook for hook in runner.hooks
                             if isinstance(hook, WholeCheckpointHook))

@@ -11,7 +11,7 @@ from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 from torch.utils.data import Dataset
 
-from mmcyclemlp.engine.errors import UserError
+from mmcyclemlp.errors import UserError
 
 HOOK = 'mmcyclemlp.engine.hooks.finite_loss.FiniteLossHook'
 
@@ -152,7 +152,7 @@ def test_may_go_on(train, tmp_path):
     assert 'WARNING - the loss of iteration 2 is' in log.read_text()
 
 
-def test_by_command(root, drawn_data, run_python, tmp_path):
+def test_by_command(root, drawn_data, run_cli, tmp_path):
     (tmp_path / 'mine.py').write_text(f"""
 _base_ = '{root}/demo/upernet.py'
 custom_hooks = [dict(type='{HOOK}')]
@@ -166,7 +166,7 @@ train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=5)
 default_hooks = dict(checkpoint=dict(interval=1, save_last=False))
 """)
     work = tmp_path / 'work'
-    done = run_python('tools/train.py', tmp_path / 'mine.py', '--work-dir',
+    done = run_cli('train', tmp_path / 'mine.py', '--work-dir',
                       work, expect=1)
     assert re.search(r'^error: the loss of iteration 2 is not finite .*jpg',
                      done.stderr, flags=re.MULTILINE)

@@ -5,16 +5,16 @@ import copy
 import numpy as np
 import pytest
 import torch
+from helpers.tiny_configs import write_config
 from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
 from mmengine.registry import METRICS, TRANSFORMS
-from tiny import write_config
 
-from mmcyclemlp.engine import dry_step
-from mmcyclemlp.engine.dry_step import try_validation
-from mmcyclemlp.engine.errors import UserError
-from mmcyclemlp.engine.launch import build_runner, start
+from mmcyclemlp.engine.hooks import first_steps as dry_step
+from mmcyclemlp.engine.hooks.first_steps import try_validation
 from mmcyclemlp.engine.randomness import get_rng_state
+from mmcyclemlp.engine.runner import build_runner, start
+from mmcyclemlp.errors import UserError
 
 
 @METRICS.register_module()
@@ -79,7 +79,7 @@ def make_cfg(root, drawn_data, tmp_path):
     return make
 
 
-def complaint(cfg, check='error'):
+def error_of(cfg, check='error'):
     with pytest.raises(UserError) as caught:
         start(build_runner(cfg), 'train', check)
     assert '\n' not in str(caught.value)
@@ -92,7 +92,7 @@ def test_weights_of_other_classes(head, make_cfg, tmp_path):
     cfg.model[head].loss_decode = dict(
         type='CrossEntropyLoss', class_weight=[1.] * 5)
     classes = cfg.model[head].num_classes
-    text = complaint(cfg, 'off')
+    text = error_of(cfg, 'off')
     assert text.startswith(
         f'model.{head}.loss_decode.class_weight has 5 values for {classes} '
         'classes: ')
@@ -104,7 +104,7 @@ def test_weights_of_other_classes(head, make_cfg, tmp_path):
 def test_batch_norm_of_one_image(make_cfg):
     cfg = make_cfg('upernet')
     cfg.train_dataloader.batch_size = 1
-    text = complaint(cfg)
+    text = error_of(cfg)
     assert text.startswith('model.decode_head.psp_modules.0.')
     assert 'set train_dataloader.batch_size to 2 or more (' in text
 
@@ -125,7 +125,7 @@ def test_a_last_batch_of_one_image(drop_last, check, make_cfg, monkeypatch):
         start(build_runner(cfg), 'train')
         return
     if check == 'error':
-        told = complaint(cfg)
+        told = error_of(cfg)
     else:
         with pytest.raises(ValueError, match='more than 1 value'):
             start(build_runner(cfg), 'train', check)
@@ -138,7 +138,7 @@ def test_labels_that_have_no_output(make_cfg):
     cfg = make_cfg('upernet')
     for head in (cfg.model.decode_head, cfg.model.auxiliary_head):
         head.num_classes = 2
-    text = complaint(cfg, 'off')
+    text = error_of(cfg, 'off')
     assert '.jpg has label ' in text.split(', and ')[0]
     assert 'model.decode_head.num_classes is 2: labels go from 0 to 1' in text
 
@@ -150,7 +150,7 @@ def test_a_pipeline_that_packs_nothing(batch_size, says, make_cfg):
     cfg = make_cfg('retinanet')
     cfg.train_dataloader.batch_size = batch_size
     cfg.train_dataloader.dataset.pipeline.pop()
-    assert complaint(cfg).startswith(
+    assert error_of(cfg).startswith(
         f'train_dataloader.dataset.pipeline {says}: end it with a transform '
         'such as PackDetInputs')
 
@@ -159,7 +159,7 @@ def test_means_of_other_channels(make_cfg):
     cfg = make_cfg('upernet')
     cfg.train_dataloader.dataset.pipeline.insert(
         -1, dict(type='MoreChannels'))
-    text = complaint(cfg)
+    text = error_of(cfg)
     assert 'model.data_preprocessor.mean has 3 values, and ' in text
     assert 'gives images of 6 channels' in text
 
@@ -169,7 +169,7 @@ def test_channels_without_a_mean(make_cfg):
     cfg.model.data_preprocessor.update(mean=None, std=None)
     cfg.train_dataloader.dataset.pipeline.insert(
         -1, dict(type='MoreChannels'))
-    assert complaint(cfg).startswith(
+    assert error_of(cfg).startswith(
         'model.backbone.in_channels is 3, and train_dataloader gives images '
         'of 6 channels: set it (')
 
@@ -183,7 +183,7 @@ def test_in_channels_that_do_not_fit(name, option, make_cfg):
     for key in option.split('.'):
         head = head[key]
     head.in_channels = 23
-    text = complaint(cfg, 'off')
+    text = error_of(cfg, 'off')
     assert text.startswith(f'model.{option}.')
     assert f': make model.{option}.in_channels fit what is before it (' in (
         text)
@@ -194,7 +194,7 @@ def test_masks_that_are_not_loaded(make_cfg):
     for step in cfg.train_dataloader.dataset.pipeline:
         if step.type == 'LoadAnnotations':
             step.with_mask = False
-    assert complaint(cfg, 'off').startswith(
+    assert error_of(cfg, 'off').startswith(
         'train_dataloader.dataset.pipeline gives no masks: set '
         'with_mask=True in LoadAnnotations (')
 
@@ -208,7 +208,7 @@ def test_class_weight_of_a_sigmoid(weights, passes, make_cfg):
     if passes:
         start(build_runner(cfg), 'train')
         return
-    assert complaint(cfg).startswith(
+    assert error_of(cfg).startswith(
         'model.decode_head.loss_decode.class_weight has 2 values, and with '
         'use_sigmoid=True mmseg takes one: ')
 
@@ -218,7 +218,7 @@ def test_validation_of_boxes_without_scale_factor(make_cfg):
     for step in cfg.val_dataloader.dataset.pipeline:
         if step.type == 'PackDetInputs':
             step.meta_keys = ('img_id', 'img_path', 'ori_shape', 'img_shape')
-    assert complaint(cfg).startswith(
+    assert error_of(cfg).startswith(
         'val_dataloader.dataset.pipeline packs no scale_factor, ')
 
 
@@ -238,7 +238,7 @@ def test_validation_without_annotations(make_cfg):
     cfg.val_dataloader.dataset.pipeline = [
         step for step in cfg.val_dataloader.dataset.pipeline
         if step.type != 'LoadAnnotations']
-    assert complaint(cfg).startswith(
+    assert error_of(cfg).startswith(
         'val_dataloader.dataset.pipeline gives no annotations: ')
 
 
@@ -247,7 +247,7 @@ def test_an_evaluator_that_fails(workers, make_cfg):
     cfg = make_cfg('upernet')
     cfg.val_dataloader.num_workers = workers
     cfg.val_evaluator = dict(type='FailingMetric', method='process')
-    assert complaint(cfg).startswith(
+    assert error_of(cfg).startswith(
         'val_evaluator, with the first validation batch, fails: KeyError: ')
 
 
@@ -266,7 +266,7 @@ def test_a_metric_that_needs_all_batches_is_let_be(make_cfg):
 def test_the_best_by_a_value_that_is_not_given(name, wrong, right, make_cfg):
     cfg = make_cfg(name)
     cfg.default_hooks.checkpoint.save_best = wrong
-    text = complaint(cfg)
+    text = error_of(cfg)
     assert text.startswith(
         f"default_hooks.checkpoint.save_best is '{wrong}', and "
         f'val_evaluator gives {right}')

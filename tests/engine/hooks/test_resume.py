@@ -2,15 +2,15 @@
 
 import pytest
 import torch
+from helpers.tiny_configs import write_config
 from mmengine.config import Config
 from mmengine.optim import OptimWrapper
 from mmengine.registry import PARAM_SCHEDULERS
-from tiny import write_config
 
-from mmcyclemlp.backbones.checkpoint import CheckpointError
-from mmcyclemlp.engine import resume
-from mmcyclemlp.engine.errors import UserError
-from mmcyclemlp.engine.launch import build_runner, start, take_up
+from mmcyclemlp.engine.config import resume_from
+from mmcyclemlp.engine.hooks import resume
+from mmcyclemlp.engine.runner import build_runner, start
+from mmcyclemlp.errors import CheckpointError, UserError
 
 SCHEDULES = [
     [dict(type='LinearLR', start_factor=.1, by_epoch=False, begin=0, end=5),
@@ -97,7 +97,7 @@ def run(root, drawn_data, tmp_path, monkeypatch):
         cfg.update(changes)
         cfg.merge_from_dict(dict(model=change_model or {}))
         if resumed:
-            take_up(cfg)
+            resume_from(cfg)
         runner = build_runner(cfg, resume_with=resume_with)
         inner = runner.call_hook
 

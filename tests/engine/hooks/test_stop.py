@@ -6,9 +6,9 @@ import subprocess
 import sys
 
 import pytest
-from tiny import write_config
+from helpers.tiny_configs import write_config
 
-from mmcyclemlp.engine.loading import read
+from mmcyclemlp.engine.mm_checkpoints import read
 
 FORKING = """
 import multiprocessing

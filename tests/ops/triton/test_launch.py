@@ -7,7 +7,7 @@ import pytest
 import torch
 from definition import cycle_fc as definition
 
-from mmcyclemlp.ops import shift
+from mmcyclemlp.ops import torch_backend as shift
 from mmcyclemlp.ops import triton as backend
 from mmcyclemlp.ops.triton.tiles import Tiles
 
@@ -37,7 +37,7 @@ EXACT = dict(rtol=0, atol=0)
 @pytest.fixture
 def product(monkeypatch):
     """The product, with the tiles of the rule."""
-    launches = importlib.import_module('mmcyclemlp.ops.triton.product')
+    launches = importlib.import_module('mmcyclemlp.ops.triton.launch')
     monkeypatch.setattr(launches, '_tune', lambda *_: None)
     return launches.cycle_product_triton
 
@@ -50,7 +50,7 @@ def bfloat16_in_interpreter(monkeypatch):
     interpreter = pytest.importorskip('triton.runtime.interpreter')
     from triton import language as tl
 
-    from mmcyclemlp.ops.triton import product as launches
+    from mmcyclemlp.ops.triton import launch as launches
 
     builder = interpreter.InterpreterBuilder
     create_dot = builder.create_dot
@@ -157,7 +157,7 @@ def test_equals_torch_over_many_blocks(
     'size', [(1, 1), (2, 1), (1, 3), (5, 17), (1, 70)], ids=str)
 def test_dx_that_moves_last(product, size, kernel_size):
     # On maps smaller than the offsets, and larger than a tile.
-    launches = importlib.import_module('mmcyclemlp.ops.triton.product')
+    launches = importlib.import_module('mmcyclemlp.ops.triton.launch')
     tiles = Tiles(64, 16, 16, 0, 4, moves_last=True)
     for shared in (True, False):
         x, weight, *_, grad = example((2, *size, 11, 3), 1, shared)
@@ -234,7 +234,7 @@ def test_optional_inputs(product, optional):
 @pytest.mark.parametrize('shared', [True, False],
                          ids=['shared', 'per-image'])
 def test_empty(product, monkeypatch, empty, shared):
-    launches = importlib.import_module('mmcyclemlp.ops.triton.product')
+    launches = importlib.import_module('mmcyclemlp.ops.triton.launch')
     # Nothing is launched.
     monkeypatch.delattr(launches, '_on')
     shape = [2, 4, 5, 7, 3]
@@ -401,7 +401,7 @@ def test_compiled_gradients(product):
 
 @needs_kernels
 def test_precision_is_that_of_torch(product, monkeypatch):
-    from mmcyclemlp.ops.triton.product import _precision
+    from mmcyclemlp.ops.triton.launch import _precision
 
     matmul = torch.backends.cuda.matmul
     if hasattr(matmul, 'fp32_precision'):

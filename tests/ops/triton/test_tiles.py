@@ -159,7 +159,7 @@ def test_a_key_is_of_channels_and_not_of_sizes():
 @pytest.mark.parametrize('channels, outputs', [
     (1, 1), (3, 64), (8, 512), (64, 64), (768, 768), (1024, 1)])
 def test_drawn_maps_are_small(monkeypatch, channels, outputs):
-    product = pytest.importorskip('mmcyclemlp.ops.triton.product')
+    product = pytest.importorskip('mmcyclemlp.ops.triton.launch')
     drawn = []
 
     def randn(size, **options):
@@ -174,7 +174,7 @@ def test_drawn_maps_are_small(monkeypatch, channels, outputs):
 
 
 def test_nothing_is_tuned_while_compiling(monkeypatch):
-    product = pytest.importorskip('mmcyclemlp.ops.triton.product')
+    product = pytest.importorskip('mmcyclemlp.ops.triton.launch')
     tuned = []
     monkeypatch.setattr(product, '_tune', lambda *args: tuned.append(args))
     monkeypatch.setattr(product, '_product', lambda *args: None)
@@ -210,7 +210,7 @@ def test_nothing_is_tuned_while_compiling(monkeypatch):
     (False, True, ['y', 'dweight']), (True, True, ['y', 'dx', 'dweight'])])
 def test_what_the_call_needs_is_tuned(
         monkeypatch, x_grad, weight_grad, directions):
-    product = pytest.importorskip('mmcyclemlp.ops.triton.product')
+    product = pytest.importorskip('mmcyclemlp.ops.triton.launch')
     tuned = []
     monkeypatch.setattr(product, 'tune', lambda key, *_: tuned.append(key))
     monkeypatch.setattr(product, '_source', lambda: 'source')
@@ -231,7 +231,7 @@ def test_drawn_calls_run_the_kernel(key):
     reason = backend.unavailable_reason(torch.zeros(1))
     if reason:
         pytest.skip(reason)
-    product = importlib.import_module('mmcyclemlp.ops.triton.product')
+    product = importlib.import_module('mmcyclemlp.ops.triton.launch')
     # Training after a timing goes on as without one.
     state = torch.get_rng_state()
     call = product.make_call(key, torch.device('cpu'), (2, 3, 4))
