@@ -30,7 +30,7 @@ case $family in
                mmcv='mmcv==2.1.0' extras='openmmlab,openmmlab-pretrain,dev'
                check+=', mmpretrain' ;;
     pretrain)  torch=2.14.1
-               mmcv='onedl-mmcv==2.3.6' extras='pretrain,bench,dev'
+               mmcv='onedl-mmcv==2.3.6' extras='pretrain,bench,adapters,dev'
                ops=0 check='cv2, mmcv, mmpretrain' ;;
     *) echo "make_env.sh: no family '$family': onedl, openmmlab or" \
            'pretrain' >&2

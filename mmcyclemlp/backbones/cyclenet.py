@@ -1,282 +1,163 @@
 """CycleNet, the backbone of CycleMLP, in plain PyTorch.
 
 Chen et al., "CycleMLP: A MLP-like Architecture for Dense Prediction", ICLR
-2022 (https://arxiv.org/abs/2107.10224); weights by the authors at
+2022 (https://arxiv.org/abs/2107.10224). The authors' weights are at
 https://github.com/ShoufaChen/CycleMLP. Parameter names are those of the
 released files. Nothing here needs an mm library: they build the class
-through their registries and call ``init_weights()`` as on modules of theirs.
+through their registries and call ``init_weights()`` as on their own modules.
 """
 
 import logging
-import math
 import os
 from functools import partial
-from numbers import Integral, Real
 
 import torch
-import torch.nn.functional as F
 import torch.utils.checkpoint as cp
 from torch import nn
 
-from ..ops import (
-    CycleFC,
-    MixerWeights,
-    check_backend,
-    cycle_mixer,
-    is_compiling,
-    residual_mlp,
-)
+from ..ops import CycleFC, check_backend, is_compiling
 from .arch import ARCH_SETTINGS, resolve_arch
+from .arguments import (
+    check_frozen_stages,
+    check_init_cfg,
+    check_number,
+    check_out_indices,
+    find_act,
+    find_norm,
+)
+from .fusing import can_fuse_mixer, can_fuse_mlp, fused_mixer, fused_mlp
+from .layers import (
+    Downsample,
+    DropPath,
+    PatchMerging,
+    make_stem,
+    to_nchw,
+)
 from .weights import adapt_state_dict, load_pretrained
 
 logger = logging.getLogger('mmcyclemlp')
-
-
-class DropPath(nn.Module):
-    """Drop the residual branch of whole samples (stochastic depth).
-
-    Gives the factor (B,) that each sample's branch is multiplied by, or
-    None where that is 1 for all: branches apply it on their way.
-
-    Args:
-        drop_prob (float): Probability that a sample's branch is dropped.
-            The others are scaled to keep the expectation. Default: 0.
-        skip_lam (float): Divisor of the branch of every sample.
-            Default: 1.
-    """
-
-    def __init__(self, drop_prob=0., skip_lam=1.):
-        super().__init__()
-        self.drop_prob = drop_prob
-        self.skip_lam = skip_lam
-
-    def forward(self, x):
-        keep = 1 - self.drop_prob if self.training else 1.
-        if keep == 1. and self.skip_lam == 1.:
-            return None
-        factor = x.new_full((x.shape[0], ), 1 / (keep * self.skip_lam))
-        return factor if keep == 1. else factor * factor.bernoulli(keep)
-
-    def extra_repr(self):
-        return f'drop_prob={self.drop_prob:.3f}, skip_lam={self.skip_lam}'
 
 
 class Mlp(nn.Module):
     """Two linear layers with an activation between them.
 
     Args:
-        in_features (int): Channels of input.
+        in_features (int): Channels of the input.
         hidden_features (int): Channels between the layers.
-        out_features (int): Channels of output.
-        activation (str): A key of ``_ACTIVATIONS``.
+        out_features (int): Channels of the output.
+        act_layer (Callable): Makes the activation.
         drop (float): Dropout after each layer. Default: 0.
+
+    Inputs:
+        x (Tensor): (..., in_features).
     """
 
-    def __init__(self, in_features, hidden_features, out_features,
-                 activation, drop=0.):
+    def __init__(self, in_features, hidden_features, out_features, act_layer,
+                 drop=0.):
         super().__init__()
         self.fc1 = nn.Linear(in_features, hidden_features)
-        self.act = _ACTIVATIONS[activation]()
-        self.activation = activation.lower()
+        self.act = act_layer()
         self.fc2 = nn.Linear(hidden_features, out_features)
         self.drop = nn.Dropout(drop)
 
     def forward(self, x):
-        return self.drop(self.fc2(self.drop(self.act(self.fc1(x)))))
+        x = self.drop(self.act(self.fc1(x)))
+        return self.drop(self.fc2(x))
 
 
 class CycleMixer(nn.Module):
     """Token mixer: two CycleFC branches and a pointwise one, re-weighted.
 
-    ``sfc_h`` moves along the width and ``sfc_w`` along the height; the
-    names are the keys of the released weights.
+    ``sfc_h`` moves along the width and ``sfc_w`` along the height. The names
+    are the keys of the released weights.
 
     Args:
         dim (int): Channels C of input and output.
-        activation (str): Name of the activation of the re-weighting.
-        reweight (bool): Whether the branches are weighted by their mean;
-            if not, they are summed. Default: True.
+        act_layer (Callable): Makes the activation of the re-weighting.
+        reweight (bool): Whether the branches are weighted by their mean. If
+            not, they are summed. Default: True.
         qkv_bias (bool): Whether ``mlp_c`` has a bias. Default: False.
-        backend (str | None): See :func:`~mmcyclemlp.ops.cycle_mixer`.
+        drop (float): Dropout after the projection. Default: 0.
+        backend (str | None): See :func:`~mmcyclemlp.ops.cycle_fc`.
             Default: None.
+
+    Inputs:
+        x (Tensor): (B, H, W, C).
     """
 
-    def __init__(self, dim, activation, reweight=True, qkv_bias=False,
-                 backend=None):
+    def __init__(self, dim, act_layer, reweight=True, qkv_bias=False,
+                 drop=0., backend=None):
         super().__init__()
         self.mlp_c = nn.Linear(dim, dim, bias=qkv_bias)
-        self.sfc_h = CycleFC(dim, dim, (1, 3))
-        self.sfc_w = CycleFC(dim, dim, (3, 1))
+        self.sfc_h = CycleFC(dim, dim, (1, 3), backend=backend)
+        self.sfc_w = CycleFC(dim, dim, (3, 1), backend=backend)
         self.reweight = (
-            Mlp(dim, dim // 4, dim * 3, activation) if reweight else None)
+            Mlp(dim, dim // 4, dim * 3, act_layer) if reweight else None)
         self.proj = nn.Linear(dim, dim)
-        self.backend = backend
+        self.proj_drop = nn.Dropout(drop)
 
-    def forward(self, x, shortcut=None, scale=None):
-        # (B, H, W, C)
-        weights = MixerWeights(
-            self.sfc_h.weight, self.sfc_h.bias,
-            self.sfc_w.weight, self.sfc_w.bias,
-            self.mlp_c.weight, self.mlp_c.bias,
-            self.proj.weight, self.proj.bias)
-        return cycle_mixer(
-            x, weights, self.reweight, self.sfc_h.kernel_size,
-            shortcut=shortcut, scale=scale, backend=self.backend)
+    def forward(self, x):
+        x_nchw = x.permute(0, 3, 1, 2)
+        h = self.sfc_h(x_nchw).permute(0, 2, 3, 1)
+        w = self.sfc_w(x_nchw).permute(0, 2, 3, 1)
+        c = self.mlp_c(x)
+        x = h + w + c
+        if self.reweight is not None:
+            # (B, 3 C) -> three of (B, 1, 1, C)
+            a = self.reweight(x.mean((1, 2))).reshape(
+                x.shape[0], 1, 1, x.shape[3], 3).softmax(-1)
+            a_h, a_w, a_c = a.unbind(-1)
+            x = h * a_h + w * a_w + c * a_c
+        return self.proj_drop(self.proj(x))
 
 
 class CycleBlock(nn.Module):
-    """Token mixer and MLP, each normalised before and added after.
+    """Token mixer and MLP, each with a norm before and a shortcut.
 
     Args:
-        dim (int): Channels.
+        dim (int): Channels C.
         mlp_ratio (float): Hidden channels of the MLP over ``dim``.
-        norm_layer (Callable): Makes the norm from the channels.
-        activation (str): Name of the activation.
+        norm_layer (Callable): Makes a norm from its channels.
+        act_layer (Callable): Makes an activation.
         reweight (bool): See :class:`CycleMixer`. Default: True.
-        qkv_bias (bool): Whether ``mlp_c`` has a bias. Default: False.
+        qkv_bias (bool): See :class:`CycleMixer`. Default: False.
         drop (float): Dropout rate. Default: 0.
         drop_path (float): Stochastic depth rate. Default: 0.
         skip_lam (float): Divisor of the residual branches. Default: 1.
-        with_cp (bool): Whether to recompute the block in the backward
-            pass instead of keeping its activations. Default: False.
-        backend (str | None): How mixer and MLP run. Default: None.
+        with_cp (bool): Whether to recompute the block in the backward pass
+            in place of keeping its activations. Default: False.
+        backend (str | None): See :class:`CycleNet`. Default: None.
+
+    Inputs:
+        x (Tensor): (B, H, W, C).
     """
 
-    def __init__(self, dim, mlp_ratio, norm_layer, activation,
-                 reweight=True, qkv_bias=False, drop=0., drop_path=0.,
-                 skip_lam=1., with_cp=False, backend=None):
+    def __init__(self, dim, mlp_ratio, norm_layer, act_layer, reweight=True,
+                 qkv_bias=False, drop=0., drop_path=0., skip_lam=1.,
+                 with_cp=False, backend=None):
         super().__init__()
         self.norm1 = norm_layer(dim)
-        self.attn = CycleMixer(dim, activation, reweight, qkv_bias, backend)
+        self.attn = CycleMixer(
+            dim, act_layer, reweight, qkv_bias, drop, backend)
         self.drop_path = DropPath(drop_path, skip_lam)
         self.norm2 = norm_layer(dim)
-        self.mlp = Mlp(dim, int(dim * mlp_ratio), dim, activation, drop)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio), dim, act_layer, drop)
         self.with_cp = with_cp
         self.backend = backend
 
     def _forward(self, x):
-        if self.training and self.mlp.drop.p > 0:
-            return self._forward_with_dropout(x)
-        x = self.attn(self.norm1(x), x, self.drop_path(x))
-        mlp = self.mlp
-        return residual_mlp(
-            self.norm2(x), x, mlp.fc1.weight, mlp.fc1.bias, mlp.fc2.weight,
-            mlp.fc2.bias, mlp.activation, scale=self.drop_path(x),
-            backend=self.backend)
-
-    def _forward_with_dropout(self, x):
-        for branch in (lambda x: self.mlp.drop(self.attn(self.norm1(x))),
-                       lambda x: self.mlp(self.norm2(x))):
-            scale = self.drop_path(x)
-            scale = 1. if scale is None else scale[:, None, None, None]
-            x = x + branch(x) * scale
-        return x
+        if can_fuse_mixer(self, x, CycleMixer):
+            x = fused_mixer(self, x)
+        else:
+            x = x + self.drop_path(self.attn(self.norm1(x)))
+        if can_fuse_mlp(self, x, Mlp):
+            return fused_mlp(self, x)
+        return x + self.drop_path(self.mlp(self.norm2(x)))
 
     def forward(self, x):
         if self.with_cp and torch.is_grad_enabled():
             return cp.checkpoint(self._forward, x, use_reentrant=False)
         return self._forward(x)
-
-
-class Downsample(nn.Module):
-    """Convolution between stages, and at the stem, on (B, H, W, C) maps.
-
-    Args:
-        in_channels (int): Channels of input.
-        out_channels (int): Channels of output.
-        kernel_size (int): Kernel of the convolution.
-        stride (int): Stride of the convolution.
-        padding (int): Zero padding of the convolution.
-        norm_layer (Callable | None): Makes a norm of the output from its
-            channels. Default: None.
-    """
-
-    def __init__(self, in_channels, out_channels, kernel_size, stride,
-                 padding, norm_layer=None):
-        super().__init__()
-        self.proj = nn.Conv2d(in_channels, out_channels, kernel_size, stride,
-                              padding)
-        self.norm = None if norm_layer is None else norm_layer(out_channels)
-
-    def forward(self, x):
-        if self.proj.kernel_size == self.proj.stride:
-            x = _fill_up(x, self.proj.stride[0])
-        # (B, H, W, C) is (B, C, H, W) with channels last: no copy.
-        x = self.proj(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        return x if self.norm is None else self.norm(x)
-
-
-class PatchMerging(nn.Module):
-    """Swin's step between stages: each 2x2 positions become one.
-
-    Liu et al., "Swin Transformer" (ICCV 2021,
-    https://arxiv.org/abs/2103.14030).
-
-    Args:
-        in_channels (int): Channels of input.
-        out_channels (int): Channels of output.
-        norm_layer (Callable): Makes the norm from the channels.
-    """
-
-    def __init__(self, in_channels, out_channels, norm_layer):
-        super().__init__()
-        self.norm = norm_layer(4 * in_channels)
-        self.reduction = nn.Linear(4 * in_channels, out_channels, bias=False)
-
-    def forward(self, x):
-        x = _fill_up(x, 2)
-        # Down the columns first: the order of the weights' channels.
-        x = torch.cat([x[:, i::2, j::2] for j in (0, 1) for i in (0, 1)], 3)
-        return self.reduction(self.norm(x))
-
-
-def _fill_up(x, size):
-    """Zeros below and to the right, to a multiple of ``size``."""
-    height, width = x.shape[1:3]
-    below, right = -height % size, -width % size
-    if torch.jit.is_tracing() or below or right:
-        return F.pad(x, (0, 0, 0, right, 0, below))
-    return x
-
-
-# Types by mm's names; the ops know the activations in lower case.
-_NORMS = {'LN': nn.LayerNorm}
-_ACTIVATIONS = {
-    'GELU': nn.GELU,
-    'ReLU': nn.ReLU,
-    'SiLU': nn.SiLU,
-    'Hardswish': nn.Hardswish,
-}
-
-
-def _kind(cfg, known, name):
-    """Type and further keys of an mm style ``dict(type=...)``."""
-    kind = cfg.get('type') if isinstance(cfg, dict) else None
-    if not isinstance(kind, str) or kind not in known:
-        raise ValueError(
-            f"CycleNet: {name} takes a dict with 'type' one of "
-            f'{sorted(known)}, got {cfg!r}')
-    return kind, {key: cfg[key] for key in cfg if key != 'type'}
-
-
-def _check_number(name, value, least, below=math.inf, whole=False):
-    if not isinstance(value, Integral if whole else Real) or not (
-            least <= value < below):
-        raise ValueError(
-            f'CycleNet: {name} is a {"whole " * whole}number, {least} or more'
-            + (f' and below {below}' if below < math.inf else '')
-            + f', got {value!r}')
-
-
-def _to_nchw(x):
-    """(B, H, W, C) -> (B, C, H, W), contiguous."""
-    if (not x.is_cpu or is_compiling() or torch.jit.is_tracing()
-            or x.shape[0] == 0):
-        return x.permute(0, 3, 1, 2).contiguous()
-    # A CPU transposes matrices some three times as fast as maps.
-    images = [image.t().contiguous() for image in x.flatten(1, 2)]
-    maps = images[0][None] if len(images) == 1 else torch.stack(images)
-    return maps.unflatten(2, x.shape[1:3])
 
 
 class CycleNet(nn.Module):
@@ -375,77 +256,33 @@ class CycleNet(nn.Module):
         super().__init__()
         settings = resolve_arch(arch)
         dims = tuple(settings['embed_dims'])
-        depths = tuple(settings['depths'])
-        ratios = tuple(settings['mlp_ratios'])
-        if not isinstance(frozen_stages, Integral) or not (
-                -1 <= frozen_stages <= len(dims)):
-            raise ValueError(
-                f'CycleNet: frozen_stages counts stages, -1 to {len(dims)}, '
-                f'got {frozen_stages!r}')
-        _check_number('in_channels', in_channels, 1, whole=True)
-        _check_number('num_classes', num_classes, 1, whole=True)
-        _check_number('drop_rate', drop_rate, 0, below=1)
-        _check_number('drop_path_rate', drop_path_rate, 0, below=1)
-        _check_number('skip_lam', skip_lam, 1e-6)
-        if init_cfg is not None and (
-                not isinstance(init_cfg, dict)
-                or init_cfg.get('type') != 'Pretrained'
-                or 'checkpoint' not in init_cfg
-                or set(init_cfg) - {
-                    'type', 'checkpoint', 'prefix', 'trusted'}):
-            raise ValueError(
-                "CycleNet: init_cfg takes dict(type='Pretrained', "
-                "checkpoint=...[, prefix='backbone.', trusted=True]), got "
-                f'{init_cfg!r}')
+        check_number('in_channels', in_channels, 1, whole=True)
+        check_number('num_classes', num_classes, 1, whole=True)
+        check_number('drop_rate', drop_rate, 0, below=1)
+        check_number('drop_path_rate', drop_path_rate, 0, below=1)
+        check_number('skip_lam', skip_lam, 1e-6)
         self.arch = arch
         self.backend = check_backend(backend)
         self.embed_dims = dims
         self.num_stages = len(dims)
         self.fork_feat = fork_feat
-        self.frozen_stages = frozen_stages
-        self.init_cfg = init_cfg
+        self.frozen_stages = check_frozen_stages(frozen_stages, len(dims))
+        self.init_cfg = check_init_cfg(init_cfg)
 
-        kind, options = _kind(norm_cfg, _NORMS, 'norm_cfg')
-        if set(options) - {'eps', 'elementwise_affine', 'bias'}:
-            raise ValueError(
-                "CycleNet: norm_cfg takes 'type', 'eps', "
-                f"'elementwise_affine' and 'bias', got {norm_cfg}")
-        _check_number("'eps' of norm_cfg", options.get('eps', 1e-5), 1e-30)
-        norm_layer = partial(_NORMS[kind], **options)
-        activation, options = _kind(act_cfg, _ACTIVATIONS, 'act_cfg')
-        if options:
-            raise ValueError(
-                f"CycleNet: act_cfg takes 'type' alone, got {act_cfg}")
-        num_blocks = sum(depths)
-        rates = [drop_path_rate * i / max(1, num_blocks - 1)
-                 for i in range(num_blocks)]
-
-        if stem not in ('conv7', 'conv4'):
-            raise ValueError(
-                f"CycleNet: stem is 'conv7' or 'conv4', got {stem!r}")
-        self.patch_embed = (
-            Downsample(in_channels, dims[0], 7, 4, 2) if stem == 'conv7'
-            else Downsample(in_channels, dims[0], 4, 4, 0, norm_layer))
-        merges = settings.get('downsample', 'conv') == 'patch_merging'
-        reweight = settings.get('reweight', True)
-        # Stages at even places, the downsampling between them at odd ones.
-        self.network = nn.ModuleList()
-        for i, (dim, depth, ratio) in enumerate(zip(dims, depths, ratios)):
-            if i > 0:
-                self.network.append(
-                    PatchMerging(dims[i - 1], dim, norm_layer) if merges
-                    else Downsample(dims[i - 1], dim, 3, 2, 1))
-            self.network.append(
-                nn.Sequential(*(
-                    CycleBlock(dim, ratio, norm_layer, activation, reweight,
-                               qkv_bias, drop_rate, rates.pop(0), skip_lam,
-                               with_cp, backend)
-                    for _ in range(depth))))
+        norm_layer = find_norm(norm_cfg)
+        block = partial(
+            CycleBlock, norm_layer=norm_layer, act_layer=find_act(act_cfg),
+            reweight=settings.get('reweight', True), qkv_bias=qkv_bias,
+            drop=drop_rate, skip_lam=skip_lam, with_cp=with_cp,
+            backend=backend)
+        self.patch_embed = make_stem(stem, in_channels, dims[0], norm_layer)
+        self.network = self._make_stages(
+            settings, block, norm_layer, drop_path_rate)
 
         # How much of the network an output depends on.
         self._places = len(self.network)
         if fork_feat:
-            self.out_indices = self._resolve_out_indices(out_indices)
+            self.out_indices = check_out_indices(out_indices, len(dims))
             self._places = 2 * self.out_indices[-1] + 1
             self.fork_last3 = self._resolve_fork_last3(fork_last3)
             for i in self.out_indices:
@@ -460,16 +297,26 @@ class CycleNet(nn.Module):
         self.apply(self._init_module)
         self._freeze_stages()
 
-    def _resolve_out_indices(self, out_indices):
-        indices = tuple(out_indices) if isinstance(
-            out_indices, (list, tuple, range)) else ()
-        if not indices or not all(
-                isinstance(i, Integral) and 0 <= i < self.num_stages
-                for i in indices) or list(indices) != sorted(set(indices)):
-            raise ValueError(
-                'CycleNet: out_indices are ascending stages, 0 to '
-                f'{self.num_stages - 1}, got {out_indices!r}')
-        return indices
+    @staticmethod
+    def _make_stages(settings, block, norm_layer, drop_path_rate):
+        """Make stages, at even places, and what downsamples, at odd ones."""
+        dims, depths = settings['embed_dims'], settings['depths']
+        number = sum(depths)
+        # The stochastic depth rate of each block.
+        rates = iter(drop_path_rate * i / max(1, number - 1)
+                     for i in range(number))
+        merges = settings.get('downsample', 'conv') == 'patch_merging'
+        network = nn.ModuleList()
+        for i, (dim, depth, ratio) in enumerate(
+                zip(dims, depths, settings['mlp_ratios'])):
+            if i > 0:
+                network.append(
+                    PatchMerging(dims[i - 1], dim, norm_layer) if merges
+                    else Downsample(dims[i - 1], dim, 3, 2, 1))
+            network.append(nn.Sequential(*(
+                block(dim, ratio, drop_path=next(rates))
+                for _ in range(depth))))
+        return network
 
     @staticmethod
     def _resolve_fork_last3(fork_last3):
@@ -610,7 +457,7 @@ class CycleNet(nn.Module):
                 out = getattr(self, f'norm{place}')(x)
                 # Heads get plain memory: mmcv's RoIAlign on the CPU reads
                 # channels-last maps wrongly, without an error.
-                outs.append(_to_nchw(out))
+                outs.append(to_nchw(out))
         if self.fork_feat:
             return tuple(outs)
         return self.head(self.norm(x).mean(dim=(1, 2)))

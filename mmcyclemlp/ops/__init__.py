@@ -1,10 +1,16 @@
-"""What CycleFC and its mixer are and how they run; torch alone."""
+"""CycleFC, and the fused forms of its mixer and MLP; needs torch alone."""
 
 from ..errors import BackendUnavailable
 from .custom_op import is_compiling
-from .functional import check_backend, cycle_fc, cycle_mixer, residual_mlp
+from .functional import (
+    check_backend,
+    cycle_fc,
+    cycle_mixer,
+    residual_mlp,
+)
+from .mixer import MixerWeights
 from .modules import CycleFC
-from .reference import MixerWeights, cycle_offsets
+from .offsets import cycle_offsets
 
 __all__ = [
     'BackendUnavailable',

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import logging
-from functools import cache, partial
+from functools import cache
 from typing import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import BackendUnavailable
-from . import mixer, mlp, reference, torch_backend, triton
+from . import mixer, mlp, plain, reference, torch_backend, triton
 from .custom_op import autocast, is_compiling
-from .reference import MixerWeights
+from .mixer import MixerWeights
 
 logger = logging.getLogger('mmcyclemlp')
 
 BACKENDS = ('triton', 'torch', 'plain', 'reference')
-_TEXTBOOK = ('plain', 'reference')
+FUSED = ('triton', 'torch')
 
 
 def cycle_fc(
@@ -68,14 +67,14 @@ def cycle_fc(
         raise ValueError(
             f'cycle_fc takes bias of (O,), got {bias.shape=} for '
             f'{weight.shape=}')
-    if backend not in _TEXTBOOK:
+    if backend in (*FUSED, None):
         x, weight, bias = autocast(x, weight, bias)
     backend = _resolve(
         backend, x, 1, weight.shape[1], weight.shape[0], kernel_size)
     if backend == 'reference':
         return reference.cycle_fc_reference(x, weight, bias, kernel_size)
     if backend == 'plain':
-        return reference.cycle_fc_plain(x, weight, bias, kernel_size)
+        return plain.cycle_fc_plain(x, weight, bias, kernel_size)
     if backend == 'torch':
         return torch_backend.cycle_fc_torch(x, weight, bias, kernel_size)
     y = triton.cycle_product_triton(
@@ -95,7 +94,7 @@ def cycle_mixer(
     scale: Tensor | None = None,
     backend: str | None = None,
 ) -> Tensor:
-    """Token mixer of CycleMLP: two CycleFC and a pointwise branch.
+    """Token mixer of CycleMLP, fused: its branches are never computed.
 
     ``h``, ``w`` and ``c`` are the branches, ``a`` the softmax over them of
     ``reweight(mean(h + w + c))``, a triple a channel; the result is
@@ -112,13 +111,9 @@ def cycle_mixer(
         shortcut: (B, H, W, C), what the result is added to. None adds it
             to nothing.
         scale: (B,), what each sample's result is multiplied by.
-        backend: ``'triton'`` (fused, on a GPU), ``'torch'`` (on any
-            device), ``'plain'`` (the textbook, in stock operators),
-            ``'reference'`` (the textbook, with deformable convolutions),
-            or None: ``'plain'`` while torch.jit traces, ``'triton'`` in
-            half precision where it was measured to be faster, else
-            ``'torch'``. The first two never form the branches, except
-            where a map is so small that they cost less.
+        backend: ``'triton'`` (on a GPU), ``'torch'`` (on any device), or
+            None: ``'triton'`` in half precision where it was measured to be
+            faster, else ``'torch'``.
 
     Returns:
         Tensor of shape (B, H, W, C).
@@ -142,19 +137,14 @@ def cycle_mixer(
                 f'cycle_mixer takes {name} of {shape}, with the channels of '
                 f'x, got {tuple(tensor.shape)} for {x.shape=}')
     _check_residual('cycle_mixer', x.shape, x, shortcut, scale)
-    if backend not in _TEXTBOOK:
-        x, shortcut, *tensors = autocast(x, shortcut, *weights)
-        weights = MixerWeights(*tensors)
-    backend = _resolve(
-        backend, x, 3, channels, channels, kernel_size)
-    if backend in _TEXTBOOK or mixer.branches_cost_less(
-            x.shape[1] * x.shape[2], channels):
-        y = reference.cycle_mixer_reference(
-            x, weights, reweight, kernel_size,
-            partial(cycle_fc, backend=backend))
-        return _residual(y, shortcut, scale)
-    return mixer.drawn_together(
-        x, weights, reweight, kernel_size, shortcut, scale,
+    if backend not in (*FUSED, None):
+        raise ValueError(
+            f'cycle_mixer runs on the backends {", ".join(FUSED)}, or None '
+            f'for the faster one, got {backend=}')
+    x, shortcut, *tensors = autocast(x, shortcut, *weights)
+    backend = _resolve(backend, x, 3, channels, channels, kernel_size)
+    return mixer.fused_mixer(
+        x, MixerWeights(*tensors), reweight, kernel_size, shortcut, scale,
         triton.cycle_product_triton if backend == 'triton'
         else torch_backend.cycle_product_torch)
 
@@ -169,9 +159,12 @@ def residual_mlp(
     activation: str = 'gelu',
     *,
     scale: Tensor | None = None,
-    backend: str | None = None,
 ) -> Tensor:
-    """``shortcut + scale * fc2(activation(fc1(x)))``.
+    """``shortcut + scale * fc2(activation(fc1(x)))``, fused.
+
+    On a CPU the rows go through both layers in pieces that stay in its
+    cache. The hidden layer is kept for the backward pass only where that
+    costs less than to compute it again.
 
     Args:
         x: (B, ..., C).
@@ -183,32 +176,19 @@ def residual_mlp(
         activation: ``'gelu'`` (exact), ``'relu'``, ``'silu'`` or
             ``'hardswish'``.
         scale: (B,), what each sample's result is multiplied by.
-        backend: ``'plain'`` or ``'reference'`` for plain layers, of which
-            torch keeps what it will; None as well, while torch.jit
-            traces. Any other, and None: in pieces that stay in a CPU's
-            cache, keeping of the hidden layer what is dear to recompute,
-            and nothing twice.
 
     Returns:
         Tensor of shape (B, ..., O).
 
     Raises:
-        ValueError: A shape, or the name of the activation or of the
-            backend, is wrong.
+        ValueError: A shape or the name of the activation is wrong.
     """
-    if check_backend(backend) is None and torch.jit.is_tracing():
-        backend = 'plain'
     if activation not in mlp.ACTIVATIONS:
         raise ValueError(
             f'residual_mlp knows the activations {sorted(mlp.ACTIVATIONS)}, '
             f'got {activation=}')
     _check_residual('residual_mlp', (*x.shape[:-1], weight2.shape[0]), x,
                     shortcut, scale)
-    on_gpu_compiled = is_compiling() and not x.is_cpu
-    if backend in _TEXTBOOK or on_gpu_compiled:
-        act, *_ = mlp.ACTIVATIONS[activation]
-        y = F.linear(act(F.linear(x, weight1, bias1)), weight2, bias2)
-        return _residual(y, shortcut, scale)
     x, shortcut, weight1, bias1, weight2, bias2 = autocast(
         x, shortcut, weight1, bias1, weight2, bias2)
     shape = shortcut.shape
@@ -296,9 +276,3 @@ def _check_residual(name, shape, x, shortcut, scale) -> None:
         raise ValueError(
             f'{name} takes a scale of one number a sample, got '
             f'{scale.shape=} for {x.shape=}')
-
-
-def _residual(y, shortcut, scale) -> Tensor:
-    if scale is not None:
-        y = y * scale.to(y).reshape(-1, *(1, ) * (y.dim() - 1))
-    return y if shortcut is None else shortcut + y

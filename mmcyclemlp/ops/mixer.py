@@ -1,4 +1,4 @@
-"""The token mixer of CycleMLP with its branches drawn together.
+"""The token mixer of CycleMLP with its branches fused.
 
 The mean over positions commutes with the linear branches, so their weights
 ``a`` follow from sums of the input. With them known the branches need not
@@ -8,15 +8,32 @@ the projection after it can be drawn in as well. Exact, up to rounding.
 
 from __future__ import annotations
 
-from typing import Callable
+from typing import Callable, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .custom_op import register
+from .offsets import offset_classes
 from .product import branch_kernels
-from .reference import MixerWeights, offset_classes
+
+
+class MixerWeights(NamedTuple):
+    """Parameters of a token mixer.
+
+    The weights are (C, C), those of the two CycleFC (C, C, 1, 1) as well;
+    the biases are (C,), and ``c_bias`` may be None.
+    """
+
+    h_weight: Tensor
+    h_bias: Tensor
+    w_weight: Tensor
+    w_bias: Tensor
+    c_weight: Tensor
+    c_bias: Tensor | None
+    proj_weight: Tensor
+    proj_bias: Tensor
 
 
 def branches_cost_less(positions: int, channels: int) -> bool:
@@ -36,7 +53,7 @@ def projection_pays(positions: int, channels: int) -> bool:
     return positions >= 5 * channels
 
 
-def drawn_together(
+def fused_mixer(
     x: Tensor,
     weights: MixerWeights,
     reweight: Callable[[Tensor], Tensor] | None,

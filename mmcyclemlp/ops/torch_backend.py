@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .constants import constant
+from .offsets import offset_classes
 from .product import Product, branch_kernels
-from .reference import offset_classes
 
 # Positions whose moved channels are held at a time on a CPU. They stay in
 # its cache, and under the 32 MiB from which glibc maps fresh pages for

@@ -41,9 +41,6 @@ def test_equals_plain_layers(activation, scaled, size, keep, monkeypatch):
     with torch.no_grad():
         assert torch.equal(
             residual_mlp(*inputs, activation, scale=scale), y)
-    torch.testing.assert_close(
-        residual_mlp(*inputs, activation, scale=scale, backend='reference'),
-        expected)
     grad = torch.randn_like(y)
     for a, b in zip(torch.autograd.grad(y, inputs, grad),
                     torch.autograd.grad(expected, inputs, grad)):
@@ -112,7 +109,6 @@ def test_an_op_in_good_order(keep):
     (dict(activation='GELU'), "gelu.*activation='GELU'"),
     (dict(shortcut=torch.zeros(2, 5, 7, 6)), r'\(2, 5, 7, 5\).*7, 6\)'),
     (dict(scale=torch.zeros(2, 1)), r'scale.*\[2, 1\]'),
-    (dict(backend='cuda'), "triton, torch, plain, reference.*'cuda'"),
 ])
 def test_errors_name_the_value(change, message):
     names = ('x', 'shortcut', 'weight1', 'bias1', 'weight2', 'bias2')

@@ -1,0 +1,142 @@
+"""The fused forms of a block, and when they stand for its submodules.
+
+A fused form reads the weights of the submodules and does not call them. So
+it is used only where a call would do nothing else: each submodule is of the
+stock class, has no hook, no parametrization and no adapter, and is not
+wrapped.
+"""
+
+import torch
+from torch import nn
+
+from ..ops import (
+    CycleFC,
+    MixerWeights,
+    cycle_mixer,
+    is_compiling,
+    residual_mlp,
+)
+from ..ops.mixer import branches_cost_less
+from .layers import DropPath
+
+_TEXTBOOK = ('plain', 'reference')
+# The names that the fused MLP has for activations.
+_ACTIVATIONS = {nn.GELU: 'gelu', nn.ReLU: 'relu', nn.SiLU: 'silu',
+                nn.Hardswish: 'hardswish'}
+_WEIGHTS = (torch.Tensor, nn.Parameter)
+
+
+def can_fuse_mixer(block, x, kind):
+    """Check whether :func:`fused_mixer` gives what the submodules give.
+
+    Args:
+        block (CycleBlock): The block.
+        x (Tensor): (B, H, W, C), its input.
+        kind (type): The stock class of the submodule.
+
+    Returns:
+        bool: False also where the fused form is slower.
+    """
+    mixer = block.attn
+    return (
+        _is_fused_backend(block.backend)
+        and not branches_cost_less(x.shape[1] * x.shape[2], x.shape[3])
+        and type(mixer) is kind
+        and _has_no_hooks(mixer)
+        and _is_stock(mixer.sfc_h, CycleFC)
+        and _is_stock(mixer.sfc_w, CycleFC)
+        and mixer.sfc_w.kernel_size == mixer.sfc_h.kernel_size[::-1]
+        and _is_stock(mixer.mlp_c, nn.Linear)
+        and _is_stock(mixer.proj, nn.Linear)
+        and _is_idle(mixer.proj_drop)
+        and _is_stock(block.drop_path, DropPath))
+
+
+def can_fuse_mlp(block, x, kind):
+    """Check whether :func:`fused_mlp` gives what the submodules give.
+
+    Args:
+        block (CycleBlock): The block.
+        x (Tensor): (B, H, W, C), its input.
+        kind (type): The stock class of the submodule.
+
+    Returns:
+        bool: False also where the fused form is slower.
+    """
+    mlp = block.mlp
+    return (
+        _is_fused_backend(block.backend)
+        # A compiler for GPUs fuses the stock layers better.
+        and (x.is_cpu or not is_compiling())
+        and type(mlp) is kind
+        and _has_no_hooks(mlp)
+        and _is_stock(mlp.fc1, nn.Linear)
+        and _is_stock(mlp.fc2, nn.Linear)
+        and type(mlp.act) in _ACTIVATIONS
+        and _has_no_hooks(mlp.act)
+        and getattr(mlp.act, 'approximate', 'none') == 'none'
+        and _is_idle(mlp.drop)
+        and _is_stock(block.drop_path, DropPath))
+
+
+def fused_mixer(block, x):
+    """Return ``x + drop_path(attn(norm1(x)))``.
+
+    Args:
+        block (CycleBlock): The block.
+        x (Tensor): (B, H, W, C), its input.
+
+    Returns:
+        Tensor: (B, H, W, C).
+    """
+    mixer = block.attn
+    weights = MixerWeights(
+        mixer.sfc_h.weight, mixer.sfc_h.bias, mixer.sfc_w.weight,
+        mixer.sfc_w.bias, mixer.mlp_c.weight, mixer.mlp_c.bias,
+        mixer.proj.weight, mixer.proj.bias)
+    return cycle_mixer(
+        block.norm1(x), weights, mixer.reweight, mixer.sfc_h.kernel_size,
+        shortcut=x, scale=block.drop_path.scale(x), backend=block.backend)
+
+
+def fused_mlp(block, x):
+    """Return ``x + drop_path(mlp(norm2(x)))``.
+
+    Args:
+        block (CycleBlock): The block.
+        x (Tensor): (B, H, W, C), its input.
+
+    Returns:
+        Tensor: (B, H, W, C).
+    """
+    mlp = block.mlp
+    return residual_mlp(
+        block.norm2(x), x, mlp.fc1.weight, mlp.fc1.bias, mlp.fc2.weight,
+        mlp.fc2.bias, _ACTIVATIONS[type(mlp.act)],
+        scale=block.drop_path.scale(x))
+
+
+def _is_fused_backend(backend):
+    # A trace is counted, or runs where the package is not installed.
+    return backend not in _TEXTBOOK and not torch.jit.is_tracing()
+
+
+def _is_stock(module, kind):
+    """Whether a call runs the forward of ``kind`` on plain weights alone."""
+    return (type(module) is kind and _has_no_hooks(module)
+            # torchao and distributed tensors replace weights.
+            and all(weight is None or type(weight) in _WEIGHTS
+                    for weight in module._parameters.values()))
+
+
+def _is_idle(dropout):
+    """Whether a dropout does nothing."""
+    return (type(dropout) is nn.Dropout and _has_no_hooks(dropout)
+            and not (dropout.training and dropout.p > 0))
+
+
+def _has_no_hooks(module):
+    # accelerate replaces the forward of an instance.
+    return not (module._forward_hooks or module._forward_pre_hooks
+                or module._backward_hooks or module._backward_pre_hooks
+                or 'forward' in module.__dict__)
