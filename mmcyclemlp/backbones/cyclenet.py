@@ -368,8 +368,13 @@ class CycleNet(nn.Module):
                             self.init_cfg.get('trusted') is True)
 
     def _load_from_state_dict(self, state_dict, prefix, *args):
-        # Whoever loads (torch, an mm runner with strict=False), a state
-        # dict that does not fit must not pass in silence.
+        # mm loads with strict=False, which would accept in silence a state
+        # dict that does not fit.
+        if any('_wrapped_module.' in name for name, _ in
+               self.named_parameters()):
+            # FSDP and activation checkpointing rename the parameters.
+            super()._load_from_state_dict(state_dict, prefix, *args)
+            return
         own = {key[len(prefix):]: value for key, value in state_dict.items()
                if key.startswith(prefix)}
         adapted, _ = adapt_state_dict(own, self)

@@ -5,34 +5,20 @@ from mmengine.dist import all_gather_object
 from mmengine.registry import STRATEGIES
 from torch.distributed.fsdp import FullyShardedDataParallel, OptimStateKeyType
 
-from ..errors import UserError
-
 
 @STRATEGIES.register_module()
 class WholeFSDPStrategy(FSDPStrategy):
     """mmengine's FSDPStrategy, with one checkpoint that is read safely.
 
-    The model is one unit, as blocks read the weights of their layers
-    themselves, which therefore cannot be gathered layer by layer.
-
     Args:
-        model_wrapper (dict | None): As there, but without
-            ``auto_wrap_policy``. Default: None.
+        model_wrapper (dict | None): As there. Default: None.
         state_dict_cfg (str | dict): As there, but one whole checkpoint is
             the default. Default: 'full'.
         kwargs: As there.
-
-    Raises:
-        UserError: There is an ``auto_wrap_policy``.
     """
 
     def __init__(self, *, model_wrapper=None, state_dict_cfg='full',
                  **kwargs):
-        if (model_wrapper or {}).get('auto_wrap_policy') is not None:
-            raise UserError(
-                'strategy.model_wrapper: leave auto_wrap_policy '
-                f'({model_wrapper["auto_wrap_policy"]}) out: blocks of '
-                'CycleNet read the weights of their layers themselves')
         super().__init__(model_wrapper=model_wrapper,
                          state_dict_cfg=state_dict_cfg, **kwargs)
 
