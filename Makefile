@@ -23,7 +23,8 @@ test-pretrain:
 	    tests/data_checks/test_class_folders.py tests/engine/test_classifiers.py \
 	    tests/commands/test_classifier.py tests/docs/test_pretrain.py \
 	    tests/test_timm.py tests/docs/test_plain_pytorch.py \
-	    tests/gpu/test_miniature.py tests/gpu/test_without_mmcv_ops.py
+	    tests/gpu/test_miniature.py tests/gpu/test_without_mmcv_ops.py \
+	    tests/backbones/test_fusing.py
 
 lint: env
 	$(BIN)/ruff check .

@@ -265,6 +265,7 @@ class CycleNet(nn.Module):
         self.backend = check_backend(backend)
         self.embed_dims = dims
         self.num_stages = len(dims)
+        self.in_channels = in_channels
         self.fork_feat = fork_feat
         self.frozen_stages = check_frozen_stages(frozen_stages, len(dims))
         self.init_cfg = check_init_cfg(init_cfg)
@@ -428,17 +429,14 @@ class CycleNet(nn.Module):
         return min(depth, last), last + 1
 
     def _check_image(self, x):
-        conv = self.patch_embed.proj
         if not isinstance(x, torch.Tensor) or x.dim() != 4 or (
-                x.shape[1] != conv.in_channels):
+                x.shape[1] != self.in_channels):
             raise ValueError(
-                f'CycleNet: takes images (B, {conv.in_channels}, H, W), got '
+                f'CycleNet: takes images (B, {self.in_channels}, H, W), got '
                 f'{tuple(x.shape) if hasattr(x, "shape") else x!r} as a '
                 f'{type(x).__name__}')
-        least = conv.kernel_size[0] - 2 * conv.padding[0]
-        if conv.kernel_size == conv.stride:
-            least = 1  # it is filled up
         height, width = x.shape[2:]
+        least = self.patch_embed.min_size
         if min(height, width) < least:
             raise ValueError(
                 f'CycleNet: the stem needs images of {least}x{least} or '

@@ -73,10 +73,14 @@ class Downsample(nn.Module):
         self.proj = nn.Conv2d(in_channels, out_channels, kernel_size, stride,
                               padding)
         self.norm = None if norm_layer is None else norm_layer(out_channels)
+        # Not read from the convolution, which an adapter may wrap.
+        self.patch_size = stride if kernel_size == stride else None
+        self.min_size = (
+            1 if self.patch_size else kernel_size - 2 * padding)
 
     def forward(self, x):
-        if self.proj.kernel_size == self.proj.stride:
-            x = pad_to_multiple(x, self.proj.stride[0])
+        if self.patch_size is not None:
+            x = pad_to_multiple(x, self.patch_size)
         # (B, H, W, C) is (B, C, H, W) with channels last: no copy.
         x = self.proj(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         return x if self.norm is None else self.norm(x)

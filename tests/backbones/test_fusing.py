@@ -156,16 +156,24 @@ def test_dynamic_int8(fused):
 
 def test_lora():
     peft = pytest.importorskip('peft')
-    conv = pytest.importorskip('peft.tuners.lora').Conv2d
+    from peft.tuners.lora import LoraLayer
 
-    class LoraCycleFC(conv):
+    class LoraCycleFC(nn.Module, LoraLayer):
         """The low-rank product reads at the offsets of the layer."""
 
-        def update_layer(self, adapter_name, r, lora_alpha, **kwargs):
-            super().update_layer(adapter_name, r, lora_alpha, **kwargs)
-            layer = self.get_base_layer()
+        def __init__(self, base_layer, adapter_name, r, **kwargs):
+            super().__init__()
+            LoraLayer.__init__(self, base_layer)
+            self._active_adapter = adapter_name
             self.lora_A[adapter_name] = CycleFC(
-                layer.in_channels, r, layer.kernel_size, bias=False)
+                base_layer.in_channels, r, base_layer.kernel_size, bias=False)
+            self.lora_B[adapter_name] = nn.Conv2d(
+                r, base_layer.out_channels, 1, bias=False)
+
+        def forward(self, x):
+            name, = self.active_adapters
+            return self.base_layer(x) + self.lora_B[name](
+                self.lora_A[name](x))
 
     net, expected = small(), outputs(small())
     names = ['fc1', 'fc2', 'proj', 'sfc_h']
