@@ -9,10 +9,10 @@ from torch import Tensor
 
 from . import counting
 
-# Those of torch 2.4 and 2.5 are seen by no counter.
+# Counters do not see the custom ops of torch 2.4 and 2.5.
 HAS_CUSTOM_OP = tuple(
     map(int, torch.__version__.split('.')[:2])) >= (2, 6)
-# Whether torch.compile is tracing; before torch 2.3 nobody says.
+# Whether torch.compile is tracing. torch 2.1 and 2.2 do not tell.
 is_compiling = getattr(torch.compiler, 'is_compiling', lambda: False)
 
 

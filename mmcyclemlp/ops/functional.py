@@ -1,4 +1,4 @@
-"""The public functions of the ops: validate, choose a backend, call."""
+"""The public functions: they validate, choose a backend and call it."""
 
 from __future__ import annotations
 
@@ -31,17 +31,19 @@ def cycle_fc(
     """Fully connected layer that reads each channel at a cycling offset.
 
     ``y[n, o, i, j] = bias[o] + sum_c weight[o, c] x[n, c, i + dy, j + dx]``,
-    zero outside the map, with ``(dy, dx)`` of channel c as in
-    :func:`~mmcyclemlp.ops.cycle_offsets`. Chen et al., "CycleMLP" (ICLR
+    where ``(dy, dx)`` is the offset of channel c that
+    :func:`~mmcyclemlp.ops.cycle_offsets` returns. ``x`` is zero outside the
+    map. Chen et al., "CycleMLP" (ICLR
     2022, https://arxiv.org/abs/2107.10224).
 
     Args:
-        x: Input of shape (N, C, H, W) and any memory format; the output
-            keeps it. N may be 0, H and W may be smaller than the kernel.
+        x: (N, C, H, W), in any memory format. The output has the same
+            format. N may be 0. H and W may be smaller than the kernel.
         weight: (O, C, 1, 1).
         bias: (O,) or None.
-        kernel_size: ``(S_H, S_W)``, odd: the pseudo-kernel whose positions
-            the channels cycle through. ``(1, 3)`` moves along the width.
+        kernel_size: ``(S_H, S_W)``, both odd. The channels cycle through
+            the positions of this pseudo-kernel. ``(1, 3)`` moves them along
+            the width.
         backend: ``'triton'`` (one kernel, on a GPU), ``'torch'`` (channel
             moves and a matrix product), ``'plain'`` (the same in stock
             operators), ``'reference'`` (deformable convolution), or None:
@@ -53,20 +55,11 @@ def cycle_fc(
 
     Raises:
         ValueError: A shape, a kernel size or a backend name is wrong.
-        BackendUnavailable: The backend asked for cannot run here. The
+        BackendUnavailable: The requested backend cannot run here. The
             message says why.
     """
     kernel_size = check_kernel_size(kernel_size)
-    if x.dim() != 4:
-        raise ValueError(f'cycle_fc takes x of (N, C, H, W), got {x.shape=}')
-    if weight.shape[1:] != (x.shape[1], 1, 1):
-        raise ValueError(
-            'cycle_fc takes weight of (O, C, 1, 1) with the channels of x, '
-            f'got {weight.shape=} for {x.shape=}')
-    if bias is not None and bias.shape != weight.shape[:1]:
-        raise ValueError(
-            f'cycle_fc takes bias of (O,), got {bias.shape=} for '
-            f'{weight.shape=}')
+    _check_layer(x, weight, bias)
     if backend in (*FUSED, None):
         x, weight, bias = autocast(x, weight, bias)
     backend = _resolve(
@@ -96,21 +89,21 @@ def cycle_mixer(
 ) -> Tensor:
     """Token mixer of CycleMLP, fused: its branches are never computed.
 
-    ``h``, ``w`` and ``c`` are the branches, ``a`` the softmax over them of
-    ``reweight(mean(h + w + c))``, a triple a channel; the result is
+    The branches are ``h`` and ``w``, two CycleFC, and ``c``, a linear layer.
+    Their weights ``a`` are three numbers for each channel: the softmax of
+    ``reweight(mean(h + w + c))`` over the branches. The function returns
     ``shortcut + scale * proj(a_h h + a_w w + a_c c)``. Chen et al.,
     "CycleMLP" (ICLR 2022, https://arxiv.org/abs/2107.10224).
 
     Args:
         x: (B, H, W, C).
         weights: Parameters of the branches and of the projection.
-        reweight: Maps (B, C) to (B, 3 C); channel c's triple lies at 3 c.
-            None weighs all branches 1, a plain sum.
-        kernel_size: ``(S_H, S_W)`` of the first CycleFC, odd; the second
-            has it transposed.
-        shortcut: (B, H, W, C), what the result is added to. None adds it
-            to nothing.
-        scale: (B,), what each sample's result is multiplied by.
+        reweight: Maps (B, C) to (B, 3 C). The three numbers of channel c
+            are at 3 c. With None all branches have the weight 1.
+        kernel_size: ``(S_H, S_W)`` of the first CycleFC, both odd. The
+            second CycleFC has ``(S_W, S_H)``.
+        shortcut: (B, H, W, C), or None for none.
+        scale: (B,), or None for 1.
         backend: ``'triton'`` (on a GPU), ``'torch'`` (on any device), or
             None: ``'triton'`` in half precision where it was measured to be
             faster, else ``'torch'``.
@@ -120,22 +113,12 @@ def cycle_mixer(
 
     Raises:
         ValueError: A shape, a kernel size or a backend name is wrong.
-        BackendUnavailable: The backend asked for cannot run here. The
+        BackendUnavailable: The requested backend cannot run here. The
             message says why.
     """
     kernel_size = check_kernel_size(kernel_size)
-    if x.dim() != 4:
-        raise ValueError(
-            f'cycle_mixer takes x of (B, H, W, C), got {x.shape=}')
+    _check_mixer(x, weights)
     channels = x.shape[3]
-    for name, tensor in weights._asdict().items():
-        shape = (channels, ) * (2 if name.endswith('weight') else 1)
-        if tensor is not None and (
-                tensor.shape[:2] != shape or tensor.numel() != channels
-                ** len(shape)):
-            raise ValueError(
-                f'cycle_mixer takes {name} of {shape}, with the channels of '
-                f'x, got {tuple(tensor.shape)} for {x.shape=}')
     _check_residual('cycle_mixer', x.shape, x, shortcut, scale)
     if backend not in (*FUSED, None):
         raise ValueError(
@@ -175,7 +158,7 @@ def residual_mlp(
         bias2: (O,).
         activation: ``'gelu'`` (exact), ``'relu'``, ``'silu'`` or
             ``'hardswish'``.
-        scale: (B,), what each sample's result is multiplied by.
+        scale: (B,), or None for 1.
 
     Returns:
         Tensor of shape (B, ..., O).
@@ -204,7 +187,7 @@ def residual_mlp(
 
 
 def check_kernel_size(kernel_size: tuple[int, int]) -> tuple[int, int]:
-    """Return the kernel as a pair of ints, or say what is wrong with it."""
+    """Return the kernel as a pair of ints, or raise a ValueError."""
     sizes = kernel_size if isinstance(kernel_size, (tuple, list)) else ()
     if len(sizes) != 2 or any(
             not isinstance(s, int) or s < 1 or s % 2 == 0 for s in sizes):
@@ -215,22 +198,22 @@ def check_kernel_size(kernel_size: tuple[int, int]) -> tuple[int, int]:
 
 
 def check_backend(backend: str | None) -> str | None:
-    """Return the name of a backend, or say which there are."""
+    """Return the name of a backend, or raise a ValueError."""
     if backend is not None and backend not in BACKENDS:
         raise ValueError(
-            f'the backends are {", ".join(BACKENDS)}, or None for the best '
-            f'that can run; got {backend=}')
+            f'the backends are {", ".join(BACKENDS)}, or None for the '
+            f'default, got {backend=}')
     return backend
 
 
 def _resolve(backend: str | None, x: Tensor, branches: int, channels: int,
              outputs: int, kernel_size: tuple[int, int]) -> str:
-    """Name of the backend asked for, or of the best that can run."""
+    """Return the requested backend, or the default for such a call."""
     if check_backend(backend) is None:
         if torch.jit.is_tracing():
-            # A trace is to be counted, or to run where we are not.
+            # Counters and other programs know stock operators alone.
             return 'plain'
-        # In single precision cuBLAS is the better at products.
+        # In single precision cuBLAS multiplies faster.
         if not x.is_cuda or x.dtype not in (torch.float16, torch.bfloat16):
             return 'torch'
         capability = torch.cuda.get_device_capability(x.device)
@@ -256,7 +239,7 @@ def _resolve(backend: str | None, x: Tensor, branches: int, channels: int,
 
 @cache
 def _log_choice(backend: str, capability: tuple[int, int]) -> None:
-    """Log once what the default is on a GPU, and why."""
+    """Log once which backend a GPU uses by default, and why."""
     name = f'a GPU of compute capability {capability[0]}.{capability[1]}'
     if backend == 'triton':
         logger.info("mmcyclemlp: backend='triton', which was measured to be "
@@ -265,6 +248,34 @@ def _log_choice(backend: str, capability: tuple[int, int]) -> None:
         logger.info("mmcyclemlp: backend='torch', as nothing faster was "
                     "measured on %s. backend='triton' tries the fused "
                     'kernels', name)
+
+
+def _check_layer(x, weight, bias) -> None:
+    if x.dim() != 4:
+        raise ValueError(f'cycle_fc takes x of (N, C, H, W), got {x.shape=}')
+    if weight.shape[1:] != (x.shape[1], 1, 1):
+        raise ValueError(
+            'cycle_fc takes weight of (O, C, 1, 1) with the channels of x, '
+            f'got {weight.shape=} for {x.shape=}')
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ValueError(
+            f'cycle_fc takes bias of (O,), got {bias.shape=} for '
+            f'{weight.shape=}')
+
+
+def _check_mixer(x, weights) -> None:
+    if x.dim() != 4:
+        raise ValueError(
+            f'cycle_mixer takes x of (B, H, W, C), got {x.shape=}')
+    channels = x.shape[3]
+    for name, tensor in weights._asdict().items():
+        shape = (channels, ) * (2 if name.endswith('weight') else 1)
+        if tensor is not None and (
+                tensor.shape[:2] != shape or tensor.numel() != channels
+                ** len(shape)):
+            raise ValueError(
+                f'cycle_mixer takes {name} of {shape}, with the channels of '
+                f'x, got {tuple(tensor.shape)} for {x.shape=}')
 
 
 def _check_residual(name, shape, x, shortcut, scale) -> None:

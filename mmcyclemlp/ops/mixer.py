@@ -1,9 +1,10 @@
 """The token mixer of CycleMLP with its branches fused.
 
-The mean over positions commutes with the linear branches, so their weights
-``a`` follow from sums of the input. With them known the branches need not
-exist: their weighted sum is one product with the matrices ``diag(a) W``, and
-the projection after it can be drawn in as well. Exact, up to rounding.
+The mean over positions commutes with the linear branches. So the weights
+``a`` of the branches follow from sums of the input, and no branch has to be
+computed: the weighted sum of the branches is one product with the matrices
+``diag(a) W``. The projection can be multiplied into these matrices, too.
+The result is exact up to rounding.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from .product import branch_kernels
 class MixerWeights(NamedTuple):
     """Parameters of a token mixer.
 
-    The weights are (C, C), those of the two CycleFC (C, C, 1, 1) as well;
-    the biases are (C,), and ``c_bias`` may be None.
+    Weights are (C, C), or (C, C, 1, 1). Biases are (C,). ``c_bias`` may be
+    None.
     """
 
     h_weight: Tensor
@@ -37,18 +38,18 @@ class MixerWeights(NamedTuple):
 
 
 def branches_cost_less(positions: int, channels: int) -> bool:
-    """Whether a map is too small to have matrices of its own.
+    """Check whether a map is too small for the fused form.
 
-    They are 3 C^2 numbers, to be made for each image; on a CPU that pays
-    from some 1.25 C positions on.
+    The fused form makes matrices of 3 C^2 numbers for each image. On a CPU
+    that is faster from about 1.25 C positions on.
     """
     return 4 * positions < 5 * channels
 
 
 def projection_pays(positions: int, channels: int) -> bool:
-    """Whether to draw the projection into a map's matrices.
+    """Check whether to multiply the projection into the matrices.
 
-    That takes 3 C^3 products an image and saves N C^2.
+    That takes 3 C^3 multiply-adds for each image and saves N C^2.
     """
     return positions >= 5 * channels
 
@@ -62,9 +63,9 @@ def fused_mixer(
     scale: Tensor | None,
     product: Callable,
 ) -> Tensor:
-    """Token mixer as one product, or two; see :func:`cycle_mixer`.
+    """Compute the mixer by one product, or two. See :func:`cycle_mixer`.
 
-    ``product`` is the backend's :class:`~mmcyclemlp.ops.product.Product`.
+    ``product`` is the :class:`~mmcyclemlp.ops.product.Product` of a backend.
     """
     height, width, channels = x.shape[1:]
     # (3, C, C) and (3, C): along the width, along the height, in place.

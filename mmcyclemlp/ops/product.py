@@ -2,8 +2,8 @@
 
 ``y[b, p] = shortcut[b, p] + bias[b] + sum_r W[b, r] T_r x[b, p]``, where T_r
 moves every channel by its offset in branch r. With one branch this is
-CycleFC; with three it is the token mixer, whose branch weights have been
-drawn into per-image matrices.
+CycleFC. With three it is the token mixer, whose branch weights are
+multiplied into one matrix for each image.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def branch_kernels(
 class Product:
     """The product of one backend, with its derivatives.
 
-    Three ops, each the other two's derivative, so that it can be
-    differentiated as often as one likes.
+    It has three ops, and the derivatives of each are the other two. So it
+    can be differentiated any number of times.
 
     Args:
         name: Name of the backend.
