@@ -1,6 +1,6 @@
 """Networks of random arguments are right, or refused by one clear error.
 
-300 networks and 400 images here, ten times as many by ``pytest --soak -m soak``.
+300 networks and 400 images; ten times as many by ``pytest --soak -m soak``.
 """
 
 import math
