@@ -60,11 +60,11 @@ def test_images_of_any_size(name, root, rounds):
 
     def check(size):
         height, width = size
-        if min(size) < 3:
-            with pytest.raises(ValueError, match=f'{height}x{width}'):
-                predict(scope, model, *size)
+        try:
+            sample = predict(scope, model, *size)
+        except ValueError as error:  # detectors pad, segmentors do not
+            assert min(size) < 3 and f'{height}x{width}' in str(error)
             return
-        sample = predict(scope, model, *size)
         if scope == 'mmseg':
             assert sample.pred_sem_seg.shape == size
             assert sample.seg_logits.data.isfinite().all()

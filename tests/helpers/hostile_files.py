@@ -278,8 +278,10 @@ HOSTILE = {
     'meta.config': _config('config'),
     'meta.cfg': _config('cfg'),
 }
-# Files that are read without a refusal: texts, and calls that are skipped.
-READ = {'meta.config', 'meta.cfg', 'numpy.load in meta', 'numpy.load, Paddle'}
+# Files that are read without a refusal (texts, and calls that are skipped),
+# and those of them that are checkpoints of mmengine.
+RESUMED = {'meta.config', 'meta.cfg', 'numpy.load in meta'}
+READ = {*RESUMED, 'numpy.load, Paddle'}
 # Files that run only on some versions of torch, or only later.
 SLEEPERS = {'meta.config', 'meta.cfg', 'method of a dict', 'second pickle',
             'torch.load in meta', 'torch.load, Paddle'}
