@@ -1,13 +1,17 @@
-"""The sizes of named archs, and which arch a state dict belongs to.
+"""Sizes of the named archs, and the arch of a state dict.
 
-The functions that build a network take the class method
-:meth:`CycleNet.on_meta` as ``build``.
+Functions that build a network get :meth:`CycleNet.on_meta` as ``build``, as
+this module cannot import it.
 """
+
+from __future__ import annotations
 
 import json
 import re
 from numbers import Real
-from typing import Any, NamedTuple
+from typing import Any, Callable, NamedTuple
+
+from torch import Tensor, nn
 
 from ..errors import CheckpointError
 from .account import account_for
@@ -61,20 +65,20 @@ ARCH_SETTINGS = {
     },
 }
 
-TURNED = ("its matrices are turned, so it is of another library; of Paddle's "
-          'files take the .pdparams')
+TRANSPOSED = ('its matrices are transposed, so it is from another library; '
+              'if that is Paddle, give the .pdparams file')
 
 
 class Recognized(NamedTuple):
     """The network of a state dict.
 
     Attributes:
-        model (CycleNet): On the meta device: keys and shapes, no values.
-        options (dict): What CycleNet is built with.
+        model (CycleNet): The network on the meta device.
+        options (dict): Arguments of CycleNet.
     """
 
-    model: Any
-    options: dict
+    model: nn.Module
+    options: dict[str, Any]
 
     def __str__(self):
         options = dict(self.options)
@@ -83,23 +87,24 @@ class Recognized(NamedTuple):
         return f'CycleNet({", ".join(arguments)})'
 
 
-def recognize(state, build, arch=None):
-    """Find the network whose keys and shapes a state dict has.
+def recognize(state: dict[str, Tensor], build: Callable[..., nn.Module],
+              arch: str | dict | None = None) -> Recognized:
+    """Find the network that has the keys and shapes of a state dict.
 
-    Stem, classes and so on are read off the tensors. The arch must be one
-    of ``ARCH_SETTINGS``, unless it is given.
+    The stem, the number of classes and other options follow from the
+    tensors. The arch must be one of ``ARCH_SETTINGS``, unless it is given.
 
     Args:
         state (dict): Tensors by official key.
-        build (Callable): ``build(arch, **options)`` makes the network.
-        arch (str | dict | None): What the arch must be. Default: None.
+        build (Callable): ``build(arch, **options)`` builds the network.
+        arch (str | dict | None): The required arch. Default: None.
 
     Returns:
-        Recognized: The network; every key is accounted for.
+        Recognized: The network, which fits every key.
 
     Raises:
-        CheckpointError: The tensors are of another arch, or of none; names
-            the nearest and the first keys that differ.
+        CheckpointError: The tensors are of another arch or of none. The
+            message names the nearest arch and the first keys that differ.
     """
     options = _options(state)
     own = recognize_arch(state, build)
@@ -123,17 +128,18 @@ def recognize(state, build, arch=None):
         model, misfits = models[nearest], differ[nearest]
         text = f'of no known arch; the nearest is {nearest}'
         remedy = '' if own is None else (
-            f". If these sizes are meant, say --arch '{_written(own)}'")
-    if is_turned(state, model):
-        remedy = f'. {TURNED}'
-    # All of them where nothing else tells what the file is.
+            f". If these are the sizes you mean, give --arch "
+            f"'{_written(own)}'")
+    if is_transposed(state, model):
+        remedy = f'. {TRANSPOSED}'
+    # All of them if nothing else tells what the file is.
     listed = _listed(misfits, 4 if remedy else len(misfits))
     raise CheckpointError(
         f'{text}, which differs in {len(misfits)} keys: {listed}{remedy}')
 
 
 def _listed(misfits, most):
-    """Misfits in words, those of blocks alike together."""
+    """Join messages, those that differ only in numbers as one."""
     groups = {}
     for text in misfits:
         groups.setdefault(re.sub(r'\d+', '*', text), []).append(text)
@@ -143,16 +149,17 @@ def _listed(misfits, most):
     return '; '.join(listed[:most]) + '; and more' * (len(listed) > most)
 
 
-def recognize_arch(state, build):
-    """The arch of a state dict, without accounting for its other options.
+def recognize_arch(state: dict[str, Tensor],
+                   build: Callable[..., nn.Module]) -> str | dict | None:
+    """Return the arch of a state dict.
 
     Args:
         state (dict): Tensors by official key.
-        build (Callable): ``build(arch, **options)`` makes the network.
+        build (Callable): ``build(arch, **options)`` builds the network.
 
     Returns:
-        str | dict | None: A name; sizes, if they are of no named arch; None
-        if a key does not fit either.
+        str | dict | None: Name of the arch; its sizes, if it has no name;
+        None, if the keys fit no arch.
     """
     sizes = _sizes(state)
     if sizes is None:
@@ -164,8 +171,15 @@ def recognize_arch(state, build):
     return arch
 
 
-def resolve_arch(arch):
-    """The sizes that a name or a dict stands for."""
+def resolve_arch(arch: str | dict) -> dict:
+    """Return the sizes of an arch.
+
+    Args:
+        arch (str | dict): A name of ``ARCH_SETTINGS``, or the sizes.
+
+    Raises:
+        ValueError: There is no such name, or a size is wrong.
+    """
     if isinstance(arch, str):
         if arch not in ARCH_SETTINGS:
             raise ValueError(
@@ -198,13 +212,18 @@ def resolve_arch(arch):
     return arch
 
 
-def same_arch(a, b):
-    """Whether two archs, by name or by sizes, are the same."""
+def same_arch(a: str | dict, b: str | dict) -> bool:
+    """Return whether two archs, given by name or sizes, are the same."""
     return _settings(a) == _settings(b)
 
 
-def is_turned(state, model):
-    """Whether every oblong matrix of a state dict is the wrong way round."""
+def is_transposed(state: dict[str, Tensor], model: nn.Module) -> bool:
+    """Return whether all matrices that are not square are transposed.
+
+    Args:
+        state (dict): Tensors by official key.
+        model (CycleNet): The network they are for.
+    """
     shapes = [(tuple(state[key].shape), tuple(value.shape))
               for key, value in model.named_parameters()
               if key in state and value.dim() == 2
@@ -213,7 +232,7 @@ def is_turned(state, model):
 
 
 def _settings(arch):
-    """All sizes of an arch, in one form."""
+    """Return all sizes of an arch, with the defaults and as tuples."""
     settings = ARCH_SETTINGS[arch] if isinstance(arch, str) else arch
     return {
         **{key: tuple(settings[key])
@@ -235,7 +254,7 @@ def _check_arch(build, arch):
 
 
 def _sizes(state):
-    """Arch as a dict, from the blocks; None if there are no such blocks."""
+    """Return the sizes that the blocks have; None if there are no blocks."""
     blocks = {}
     for key in state:
         match = re.match(r'network\.([0-9]{1,3})\.([0-9]{1,3})\.', key)
@@ -262,7 +281,7 @@ def _sizes(state):
 
 
 def _options(state):
-    """What CycleNet is built with beside its arch, if not the default."""
+    """Return the arguments of CycleNet, except arch, that have no default."""
     options = {}
     stem = state.get('patch_embed.proj.weight')
     if stem is not None and stem.dim() == 4:
@@ -288,7 +307,7 @@ def _options(state):
 
 
 def _build(build, arch, options):
-    """The network on the meta device."""
+    """Build the network with outputs that it has."""
     options = dict(options)
     if options.get('fork_feat', True):
         stages = range(len(_settings(arch)['depths']))

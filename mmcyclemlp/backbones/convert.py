@@ -1,4 +1,6 @@
-"""Weights from any file into the layout that another program reads."""
+"""Convert weights from any file to the layout that another program reads."""
+
+from __future__ import annotations
 
 import os
 from typing import NamedTuple
@@ -13,7 +15,7 @@ from ..checkpoint_files import (
 )
 from ..errors import CheckpointError, one_line
 from ..ops import CycleFC, cycle_offsets
-from .account import account_for
+from .account import account_for, is_head
 from .arch import Recognized, recognize
 from .cyclenet import CycleNet
 from .weights import find_backbone
@@ -23,22 +25,22 @@ _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 class ConversionReport(NamedTuple):
-    """What was read, what became of it, what was written.
+    """Result of a conversion.
 
     Attributes:
-        source (str): What was read: file, kind and layout.
+        source (str): The file that was read, its kind and layout.
         what (str): Backbone or classifier, and what it lacks.
-        network (Recognized): How it is built.
+        network (Recognized): The network.
         tensors (int): Number of weights.
-        parameters (int): Number of numbers in them.
-        dtypes (str): Their types.
-        transposed (int): How many were turned, as Paddle keeps them.
-        verified (int): How many offset buffers were read and held to the
-            formula.
-        left_out (list[str]): What else the file held.
-        target (str): What was written: file and layout.
-        source_sha256 (str): Of the file read.
-        target_sha256 (str): Of the file written.
+        parameters (int): Number of parameters, the elements of all weights.
+        dtypes (str): Types of the weights.
+        transposed (int): Number of weights that were transposed.
+        verified (int): Number of offset buffers that were read and are
+            those of the formula.
+        left_out (list[str]): Other content of the file.
+        target (str): The file that was written, and its layout.
+        source_sha256 (str): SHA-256 of the file that was read.
+        target_sha256 (str): SHA-256 of the file that was written.
     """
 
     source: str
@@ -49,7 +51,7 @@ class ConversionReport(NamedTuple):
     dtypes: str
     transposed: int
     verified: int
-    left_out: list
+    left_out: list[str]
     target: str
     source_sha256: str
     target_sha256: str
@@ -68,30 +70,33 @@ class ConversionReport(NamedTuple):
         ]))
 
 
-def convert_checkpoint(source, target, layout='official', arch=None,
-                       prefix=None, entry=None, drop_head=False,
-                       force=False, trusted=False):
-    """Convert a file of weights, with every key accounted for.
+def convert_checkpoint(source: str | os.PathLike, target: str | os.PathLike,
+                       layout: str = 'official',
+                       arch: str | dict | None = None,
+                       prefix: str | None = None, entry: str | None = None,
+                       drop_head: bool = False, force: bool = False,
+                       trusted: bool = False) -> ConversionReport:
+    """Convert a file of weights, and account for every key.
 
     The official layout is the state dict of the official code under the
-    key ``model``, ``offset`` buffers included; the mm layout is the state
-    dict of an mm model that has the network as ``backbone``, under the key
+    key ``model``, with its ``offset`` buffers. The mm layout is the state
+    dict of an mm model with the network as ``backbone``, under the key
     ``state_dict``. A ``.safetensors`` holds the state dict itself.
 
     Args:
-        source (str | PathLike): What to read, see :func:`read_checkpoint`.
-        target (str | PathLike): What to write: a ``.pth`` or a
+        source (str | PathLike): File to read, see :func:`read_checkpoint`.
+        target (str | PathLike): File to write, a ``.pth`` or a
             ``.safetensors``.
         layout (str): 'official' or 'mm'. Default: 'official'.
-        arch (str | dict | None): What the arch must be; needed for sizes of
-            one's own. None takes a named one off the tensors. Default: None.
-        prefix (str | None): Where in a whole model the backbone lies.
-            None finds it. Default: None.
-        entry (str | None): Under which key of the file the weights lie,
-            e.g. 'ema_state_dict'. None finds them. Default: None.
-        drop_head (bool): Whether to leave out the head of a classifier.
+        arch (str | dict | None): Required arch, which must be given for
+            sizes without a name. None finds it. Default: None.
+        prefix (str | None): Prefix of the keys of the backbone in a whole
+            model. None finds it. Default: None.
+        entry (str | None): Key of the file that holds the weights, such as
+            'ema_state_dict'. None finds it. Default: None.
+        drop_head (bool): Whether to drop the head of a classifier.
             Default: False.
-        force (bool): Whether another file ``target`` may be replaced.
+        force (bool): Whether to replace an existing file ``target``.
             Default: False.
         trusted (bool): See :func:`read_checkpoint`. Default: False.
 
@@ -99,35 +104,36 @@ def convert_checkpoint(source, target, layout='official', arch=None,
         ConversionReport: What was read, recognized and written.
 
     Raises:
-        CheckpointError: The file cannot be read safely, is not of one
-            CycleNet to the last key, or cannot be written; nothing is.
+        CheckpointError: The file cannot be read safely, has a key that does
+            not belong to one CycleNet, or cannot be written. Then nothing
+            is written.
     """
     if layout not in LAYOUTS:
         raise CheckpointError(f'layout is one of {LAYOUTS}, not {layout!r}')
-    source = os.fspath(source)
+    source, target = os.fspath(source), os.fspath(target)
     check_target(target, source, force)
-    file, name = read_file(source, trusted=trusted), source
+    file = read_file(source, trusted=trusted)
+    found, network = _find(file, source, arch, prefix, entry, drop_head)
+    write_checkpoint(
+        _content(found.tensors, network, layout, target), target)
+    return _report(file, source, found, network, target, layout)
+
+
+def _find(file, name, arch, prefix, entry, drop_head):
+    """Return the backbone in a file, and the network that it fits."""
     try:
         found = find_backbone(file.content, prefix, entry)
-        name = f'{source} ({found.layout})'
-        tensors, left_out = dict(found.tensors), list(found.beside)
+        name = f'{name} ({found.layout})'
         if drop_head:
-            left_out = _drop_head(tensors) + left_out
-        _check_numbers(tensors)
-        network = recognize(tensors, CycleNet.on_meta, arch)
+            found = _without_head(found)
+        _check_numbers(found.tensors)
+        return found, recognize(found.tensors, CycleNet.on_meta, arch)
     except CheckpointError as error:
         raise CheckpointError(f'{name}: {error}') from error
-    account = account_for(tensors, network.model)
-    if layout == 'official':
-        state = _with_offsets(tensors, network.model)
-        content = {'model': state}
-    else:
-        state = {f'backbone.{key}': _plain(tensors[key])
-                 for key in network.model.state_dict() if key in tensors}
-        backbone = dict(type='CycleNet', **network.options)
-        content = {'meta': {'backbone': backbone}, 'state_dict': state}
-    is_flat = os.fspath(target).endswith('.safetensors')
-    write_checkpoint(state if is_flat else content, target)
+
+
+def _report(file, source, found, network, target, layout):
+    account = account_for(found.tensors, network.model)
     weights = account.adapted.values()
     return ConversionReport(
         source=f'{source} ({file.kind} file, {found.layout})',
@@ -139,10 +145,23 @@ def convert_checkpoint(source, target, layout='official', arch=None,
         transposed=sum(value.dim() == 2 for value in weights)
         if file.kind == 'Paddle' else 0,
         verified=sum(key.endswith('.offset') for key in account.dropped),
-        left_out=left_out,
-        target=f'{os.fspath(target)} ({layout} layout)',
+        left_out=found.beside,
+        target=f'{target} ({layout} layout)',
         source_sha256=sha256(file.path),
         target_sha256=sha256(target))
+
+
+def _content(tensors, network, layout, target):
+    """Return the content of the file to write."""
+    if layout == 'official':
+        state = _with_offsets(tensors, network.model)
+        content = {'model': state}
+    else:
+        state = {f'backbone.{key}': _contiguous(tensors[key])
+                 for key in network.model.state_dict() if key in tensors}
+        backbone = dict(type='CycleNet', **network.options)
+        content = {'meta': {'backbone': backbone}, 'state_dict': state}
+    return state if target.endswith('.safetensors') else content
 
 
 def _what(network, account):
@@ -153,14 +172,15 @@ def _what(network, account):
     return f'classifier of {network.options["num_classes"]} classes'
 
 
-def _drop_head(tensors):
-    """Take out the head; names of what was taken."""
-    names = [key for key in tensors if key.startswith('head.')]
-    if not names:
-        raise CheckpointError('--drop-head: there is no head in it')
-    for key in names:
-        del tensors[key]
-    return names
+def _without_head(found):
+    """Move the head of a classifier to what is left out."""
+    heads = list(filter(is_head, found.tensors))
+    if not heads:
+        raise CheckpointError('--drop-head: the file has no head')
+    return found._replace(
+        tensors={key: value for key, value in found.tensors.items()
+                 if not is_head(key)},
+        beside=heads + found.beside)
 
 
 def _check_numbers(tensors):
@@ -181,27 +201,27 @@ def _check_numbers(tensors):
 
 
 def _with_offsets(tensors, model):
-    """A state dict of the official code, in its order."""
+    """Return a state dict of the official code, in its order."""
     layers = {f'{name}.{list(module.state_dict())[-1]}': (name, module)
               for name, module in model.named_modules()
               if isinstance(module, CycleFC)}
     state = {}
     for key in model.state_dict():
         if key in tensors:
-            state[key] = _plain(tensors[key])
+            state[key] = _contiguous(tensors[key])
         if key in layers:
             name, layer = layers[key]
             dtype = tensors[f'{name}.weight'].dtype
-            held = tensors.get(f'{name}.offset')
-            if held is not None and held.is_floating_point():
-                dtype = held.dtype
+            found = tensors.get(f'{name}.offset')
+            if found is not None and found.is_floating_point():
+                dtype = found.dtype
             offsets = cycle_offsets(layer.in_channels, layer.kernel_size)
             state[f'{name}.offset'] = offsets.to(dtype).reshape(1, -1, 1, 1)
     return state
 
 
-def _plain(tensor):
-    """A tensor with memory of its own, and no more than it needs."""
+def _contiguous(tensor):
+    """Copy a tensor, so that its storage has only its elements."""
     return tensor.detach().clone(memory_format=torch.contiguous_format)
 
 

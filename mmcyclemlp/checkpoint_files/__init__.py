@@ -1,10 +1,9 @@
-"""Checkpoint files: read without running code, written whole or not at all.
+"""Read checkpoint files without running code, and write them atomically.
 
-PyTorch's and Paddle's files are pickles, so both are read through an
-unpickler that builds tensors and plain containers and refuses the rest.
+PyTorch's and Paddle's files are pickles. Both are read through an unpickler
+that builds tensors and plain containers and refuses everything else.
 """
 
-from ..errors import CheckpointError, one_line
 from .reading import CheckpointFile, read_checkpoint, read_file
 from .unpickler import checked_key
 from .writing import (
@@ -16,7 +15,7 @@ from .writing import (
 )
 
 __all__ = [
-    'ENDINGS', 'CheckpointError', 'CheckpointFile', 'check_target',
-    'checked_key', 'one_line', 'read_checkpoint', 'read_file', 'sha256',
-    'write_checkpoint', 'write_whole'
+    'ENDINGS', 'CheckpointFile', 'check_target', 'checked_key',
+    'read_checkpoint', 'read_file', 'sha256', 'write_checkpoint',
+    'write_whole'
 ]

@@ -1,4 +1,6 @@
-"""Reading a checkpoint: what a file is, its first bytes say, not its name."""
+"""Read a checkpoint; its first bytes, not its name, tell its format."""
+
+from __future__ import annotations
 
 import logging
 import os
@@ -18,9 +20,10 @@ class CheckpointFile(NamedTuple):
     """A file that was read.
 
     Attributes:
-        content (Any): What it holds, tensors on the CPU in PyTorch's layout.
+        content (Any): Its content, with tensors on the CPU in PyTorch's
+            layout.
         kind (str): 'PyTorch', 'Paddle' or 'safetensors'.
-        path (str): Where it lies, also if it came from a URL.
+        path (str): Its path; for a URL the path of the downloaded file.
     """
 
     content: Any
@@ -28,56 +31,65 @@ class CheckpointFile(NamedTuple):
     path: str
 
 
-def read_checkpoint(source, allow=None, trusted=False):
+def read_checkpoint(source: str | os.PathLike, allow: dict | None = None,
+                    trusted: bool = False) -> Any:
     """Read a checkpoint to CPU memory without running any code from it.
 
-    PyTorch's own ``weights_only`` refuses the ``argparse.Namespace`` of the
-    official files and cannot be taught it before torch 2.5, so the file is
-    read through an unpickler of its own, the same on every torch: tensors
-    and plain containers are built, known by-products of training are left
-    out, everything else is refused. Paddle's files need neither Paddle nor
-    numpy; their 2-D weights are turned, as Paddle keeps a linear layer's as
-    (in, out).
+    An unpickler of this package builds tensors and plain containers, skips
+    known by-products of training and refuses everything else. PyTorch's
+    ``weights_only`` would refuse the ``argparse.Namespace`` of the official
+    files, which it can be told to skip only since torch 2.5. Paddle's files
+    are read without Paddle and NumPy; their 2-D weights are transposed.
 
     Args:
         source (str | PathLike): Path or http(s) URL of a PyTorch file, a
             ``.safetensors`` or a ``.pdparams``.
-        allow (dict | None): Further things to build: harmless functions,
-            by the full name they are asked for, and by types what sets the
-            state of their objects, ``set_state(thing, state)``.
+        allow (dict | None): What a pickle may build in addition. A key is
+            the full name of a function or class, and its value the harmless
+            function that is called instead; or a key is a type, and its
+            value ``set_state(obj, state)`` sets the state of its objects.
             Default: None.
-        trusted (bool): Whether the file is one's own, so that a PyTorch
-            file may build, and so run, all it asks for. Default: False.
+        trusted (bool): Whether to let a PyTorch file build, and so run, all
+            that it asks for. Default: False.
 
     Returns:
-        dict: What the file holds.
+        Any: Content of the file, as a rule a dict.
 
     Raises:
-        CheckpointError: No such file, not a checkpoint, or one whose
-            pickle asks for more than tensors need; says what.
+        CheckpointError: There is no such file, it is not a checkpoint, or
+            its pickle asks for more than tensors need.
     """
     return read_file(source, allow, trusted).content
 
 
-def read_file(source, allow=None, trusted=False):
-    """As :func:`read_checkpoint`, but says too what kind of file it was.
+def read_file(source: str | os.PathLike, allow: dict | None = None,
+              trusted: bool = False) -> CheckpointFile:
+    """Read a checkpoint, as :func:`read_checkpoint`, and tell its format.
+
+    Args:
+        source (str | PathLike): See :func:`read_checkpoint`.
+        allow (dict | None): See :func:`read_checkpoint`. Default: None.
+        trusted (bool): See :func:`read_checkpoint`. Default: False.
 
     Returns:
         CheckpointFile: Content, kind and path.
+
+    Raises:
+        CheckpointError: See :func:`read_checkpoint`.
     """
     source = os.fspath(source)
     path = os.path.expanduser(source)
     if source.startswith(('http://', 'https://')):
         path = _download(source)
-        source = f'{source} (kept as {path})'
+        source = f'{source} (saved as {path})'
     if not os.path.isfile(path):
         raise CheckpointError(f'there is no checkpoint file {source}')
     try:
         kind = _kind(path)
         if kind is None:
             raise CheckpointError(
-                f'{source} is damaged or not a checkpoint: it begins as no '
-                'PyTorch, Paddle or safetensors file')
+                f'{source} is damaged or not a checkpoint: it does not begin '
+                'as a file of PyTorch, Paddle or safetensors')
         if trusted and kind == 'PyTorch':
             content = read_trusted(path)
         else:
@@ -90,7 +102,7 @@ def read_file(source, allow=None, trusted=False):
     except PermissionError as error:
         raise CheckpointError(
             f'{source} cannot be read: {error.strerror}') from error
-    except Exception as error:  # torch and pickle raise of any kind
+    except Exception as error:  # torch and pickle raise any
         reason = ': '.join([type(error).__name__,
                             *str(error).split('\n')[:1]])
         raise CheckpointError(
@@ -99,7 +111,7 @@ def read_file(source, allow=None, trusted=False):
 
 
 def _download(url):
-    """Path of the file behind a URL, in torch.hub's cache."""
+    """Return the path of the file of a URL, in torch.hub's cache."""
     path = os.path.join(torch.hub.get_dir(), 'checkpoints',
                         os.path.basename(url.partition('?')[0]))
     if not os.path.exists(path):
@@ -109,9 +121,9 @@ def _download(url):
             torch.hub.download_url_to_file(url, path, progress=False)
         except (OSError, ValueError, HTTPException) as error:
             raise CheckpointError(
-                f'{url} could not be downloaded ({error}). Get it by other '
-                f'means and save it as {path}, or give its path in place of '
-                'the URL') from error
+                f'{url} cannot be downloaded ({error}). Download it '
+                f'elsewhere and save it as {path}, or give its path instead '
+                'of the URL') from error
     return path
 
 
@@ -120,7 +132,7 @@ _TORCH_MAGIC = b'l\xfc\x9cF\xf9 j\xa8P\x19'
 
 
 def _kind(path):
-    """'PyTorch', 'Paddle', 'safetensors' or None."""
+    """Return 'PyTorch', 'Paddle', 'safetensors' or None."""
     with open(path, 'rb') as file:
         head = file.read(32)
     if head.startswith(b'PK') or _TORCH_MAGIC in head:

@@ -1,21 +1,24 @@
-"""Unpickling without running code.
+"""Unpickle without running code.
 
-A pickle can call anything. Here tensors and plain containers are built,
-known by-products of training are left out, and everything else is refused.
+A pickle can call any function. This unpickler builds tensors and plain
+containers, skips known by-products of training and refuses everything else.
 """
+
+from __future__ import annotations
 
 import os
 import pickle
 import re
 from collections import OrderedDict
+from typing import Any
 
 import torch
 
 from ..errors import RefusedError
 
-# What training scripts leave beside the tensors. None of it is needed, so
-# a placeholder takes its place and nothing of theirs is called.
-_LEFT_OUT = re.compile(
+# What training scripts save beside the tensors. None of it is needed, so a
+# placeholder replaces it and none of its code is called.
+_SKIPPED = re.compile(
     r'argparse\.Namespace'
     r'|mmengine\.logging\.history_buffer\.HistoryBuffer'
     r'|numpy(\.core|\._core)?\.\w+(\.\w+)?'
@@ -26,7 +29,7 @@ _LEFT_OUT = re.compile(
 
 
 class Placeholder:
-    """Stands for an object that was not unpickled."""
+    """Replaces an object that is not unpickled."""
 
     def __new__(cls, *args, **kwargs):
         return super().__new__(cls)
@@ -41,8 +44,8 @@ class Placeholder:
         return id(self)
 
 
-# What pickle writes in protocols 2 to 4, less what only numbers and texts
-# need that are too large for a checkpoint.
+# What pickle writes in protocols 2 to 4, without the opcodes for numbers and
+# strings that are too large for a checkpoint.
 _OPCODES = {ord(getattr(pickle, name)) for name in [
     'PROTO', 'FRAME', 'STOP', 'MARK', 'POP', 'POP_MARK', 'NONE', 'NEWTRUE',
     'NEWFALSE', 'BININT', 'BININT1', 'BININT2', 'LONG1', 'BINFLOAT',
@@ -52,24 +55,24 @@ _OPCODES = {ord(getattr(pickle, name)) for name in [
     'SETITEM', 'SETITEMS', 'EMPTY_SET', 'ADDITEMS', 'FROZENSET', 'BINGET',
     'LONG_BINGET', 'BINPUT', 'LONG_BINPUT', 'MEMOIZE', 'GLOBAL',
     'STACK_GLOBAL', 'REDUCE', 'NEWOBJ', 'BUILD', 'BINPERSID']}
-# CycleNet-B5 with its optimiser's state takes 200,000 reads and 5 levels.
-_READS, _DEPTH, _ITEMS = 2_000_000, 32, 10_000_000
+# A CycleNet-B5 with the state of its optimizer needs 200,000 reads and 5
+# levels.
+_MAX_READS, _MAX_DEPTH, _MAX_ITEMS = 2_000_000, 32, 10_000_000
 
 
 class _Unpickler(pickle._Unpickler):
-    """Calls what ``find_class`` gives, in bounded time and memory.
+    """Calls what ``find_class`` returns, in bounded time and memory.
 
-    In Python, as that of C sets attributes on classes, makes room for what
-    is not there, and hashes for ever.
+    Derived from the unpickler in Python: that in C sets attributes on
+    classes, allocates memory for missing bytes, and can hash forever.
     """
 
-    # How the state of an object of a type is set: in no other way.
-    setters = {}
-    size = 0  # of the file
+    setters = {}  # functions that set the state of an object, by its type
+    size = 0  # of the file in bytes
 
     def __init__(self, file, **kwargs):
         super().__init__(file, **kwargs)
-        reads = iter(range(_READS))
+        reads = iter(range(_MAX_READS))
 
         def read(number):
             next(reads)
@@ -85,24 +88,24 @@ class _Unpickler(pickle._Unpickler):
         try:
             content = super().load()
         except StopIteration:
-            raise ValueError('the pickle is long beyond reason') from None
+            raise ValueError('the pickle has too many parts') from None
         _check_extent(content)
         return content
 
     def load_frame(self):
-        self.read(8)  # a hint, and one of unlimited size
+        self.read(8)  # its length, which is not needed and can be wrong
 
     def load_call(self):
         args = self.stack.pop()
         if not isinstance(args, tuple):
-            raise TypeError('a call of no tuple')
+            raise TypeError('a call without a tuple of arguments')
         self.stack[-1] = self.stack[-1](*args)
 
     def load_state(self):
         state = self.stack.pop()
         owner = type(self.stack[-1])
         if owner not in self.setters:
-            raise TypeError(f'a state for a {owner.__name__}')
+            raise TypeError(f'a state of a {owner.__name__}')
         self.setters[owner](self.stack[-1], state)
 
     def set_items(self, items):
@@ -128,7 +131,7 @@ class _Unpickler(pickle._Unpickler):
         self.append(frozenset(map(checked_key, items)))
 
     def refuse(self):
-        raise ValueError('the pickle has what no checkpoint needs')
+        raise ValueError('the pickle has a code that no checkpoint needs')
 
     dispatch = {
         **dict.fromkeys(range(256), refuse),
@@ -148,13 +151,13 @@ class _Unpickler(pickle._Unpickler):
     }
 
 
-def checked_key(key):
-    """The key of a dict or set, if it is of a kind that hashes at once.
+def checked_key(key: Any) -> Any:
+    """Return the key of a dict or set if it is of a type that hashes fast.
 
-    A tuple of a tuple of ... twice takes for ever.
+    A tuple of two equal tuples of two equal tuples ... hashes forever.
 
     Raises:
-        TypeError: It is not.
+        TypeError: The key is of another type.
     """
     if isinstance(key, int) and abs(key) < 1 << 60 or key is None or (
             isinstance(key, (str, bytes, Placeholder))):
@@ -166,11 +169,11 @@ _CONTAINERS = (dict, list, tuple)
 
 
 def _check_extent(content):
-    """Refuse what is deep, within itself, or repeated beyond reason."""
+    """Refuse content that is too deep, too large, or contains itself."""
     known = {}
 
     def measure(value, room):
-        depth, items = known.get(id(value), (_DEPTH, 0))
+        depth, items = known.get(id(value), (_MAX_DEPTH, 0))
         if not items and room:
             parts = dict.values(value) if isinstance(value, dict) else value
             depth, items = 1, 1 + len(parts)
@@ -179,21 +182,33 @@ def _check_extent(content):
                     inner, more = measure(part, room - 1)
                     depth, items = max(depth, inner + 1), items + more
             known[id(value)] = depth, items
-        if depth > room or items > _ITEMS:
-            raise ValueError('the pickle is nested beyond reason')
+        if depth > room or items > _MAX_ITEMS:
+            raise ValueError('the pickle is nested too deeply')
         return depth, items
 
     if isinstance(content, _CONTAINERS):
-        measure(content, _DEPTH)
+        measure(content, _MAX_DEPTH)
 
 
-def restricted_unpickler(path, source, allow, remedy=''):
-    """An unpickler that builds ``allow`` and nothing else."""
+def restricted_unpickler(path: str, source: str, allow: dict,
+                         remedy: str = '') -> type:
+    """Return a class of unpickler that builds ``allow`` and nothing else.
+
+    Args:
+        path (str): Path of the file.
+        source (str): Name of the file in messages.
+        allow (dict): See :func:`read_checkpoint`.
+        remedy (str): End of the message of a refusal. Default: ''.
+
+    Returns:
+        type: The unpickler. Its ``load`` raises RefusedError for any other
+        function or class.
+    """
 
     class Unpickler(_Unpickler):
         size = os.path.getsize(path)
         setters = {
-            Placeholder: lambda thing, state: None,
+            Placeholder: lambda obj, state: None,
             **{key: value for key, value in allow.items()
                if isinstance(key, type)}}
 
@@ -204,7 +219,7 @@ def restricted_unpickler(path, source, allow, remedy=''):
             if module == 'torch' and isinstance(
                     getattr(torch, name, None), torch.dtype):
                 return getattr(torch, name)
-            if _LEFT_OUT.fullmatch(full_name):
+            if _SKIPPED.fullmatch(full_name):
                 return Placeholder
             raise RefusedError(
                 f'{source} is refused: its pickle asks for '
@@ -215,5 +230,6 @@ def restricted_unpickler(path, source, allow, remedy=''):
     return Unpickler
 
 
-def ordered_dict(items=()):
+def ordered_dict(items: Any = ()) -> OrderedDict:
+    """Build an OrderedDict whose keys are checked."""
     return OrderedDict((checked_key(key), value) for key, value in items)

@@ -1,10 +1,13 @@
-"""Writing a checkpoint: whole, or not at all."""
+"""Write a checkpoint completely or not at all."""
+
+from __future__ import annotations
 
 import contextlib
 import hashlib
 import io
 import os
 import secrets
+from typing import Callable
 
 import torch
 
@@ -14,22 +17,24 @@ from .reading import read_checkpoint
 ENDINGS = ('.pth', '.safetensors')
 
 
-def check_target(target, source, force=False):
-    """Whether a file may be written, asked before the work is done.
+def check_target(target: str | os.PathLike, source: str | os.PathLike,
+                 force: bool = False) -> None:
+    """Check whether a file may be written, before the work is done.
 
     Args:
         target (str | PathLike): Path of the file to write.
-        source (str | PathLike): Path of the file that was read.
-        force (bool): Whether another file there may be replaced.
+        source (str | PathLike): Path of the file to read.
+        force (bool): Whether an existing file other than ``source`` may be
+            replaced. Default: False.
 
     Raises:
-        CheckpointError: It may not; says why.
+        CheckpointError: The file may not be written.
     """
     target = os.fspath(target)
     source = os.path.expanduser(os.fspath(source))
     if not target.endswith(ENDINGS):
         raise CheckpointError(
-            f'{target}: the ending says what to write, and it is one of '
+            f'{target}: the ending selects the format and must be one of '
             f'{", ".join(ENDINGS)}')
     folder = os.path.dirname(target) or '.'
     if not os.path.isdir(folder):
@@ -47,21 +52,22 @@ def check_target(target, source, force=False):
                 'replace it')
 
 
-def write_checkpoint(content, target):
-    """Write a checkpoint whole or not at all, and read it back.
+def write_checkpoint(content: dict, target: str | os.PathLike) -> None:
+    """Write a checkpoint completely or not at all, and read it back.
 
     Args:
-        content (dict): What to write; for a ``.safetensors`` tensors only.
-        target (str | PathLike): Path, ending as :data:`ENDINGS` say.
+        content (dict): Content to write; for a ``.safetensors`` tensors only.
+        target (str | PathLike): Path with one of :data:`ENDINGS`.
 
     Raises:
-        CheckpointError: It cannot be written, or is read back otherwise.
+        CheckpointError: The file cannot be written, or reading it returns
+            other content.
     """
     target = os.fspath(target)
 
     def check(path):
         if not _same(content, read_checkpoint(path)):
-            raise CheckpointError('what was written is not what is read')
+            raise CheckpointError('reading it back returns other content')
 
     try:
         if target.endswith('.safetensors'):
@@ -69,7 +75,8 @@ def write_checkpoint(content, target):
 
             data = save(content, metadata={'format': 'pt'})
         else:
-            # In memory first: torch's errors hide that a disk is full.
+            # In memory first, as torch's errors do not tell that a disk is
+            # full.
             buffer = io.BytesIO()
             torch.save(content, buffer)
             data = buffer.getbuffer()
@@ -77,26 +84,27 @@ def write_checkpoint(content, target):
     except ImportError as error:
         raise CheckpointError(
             f'{target} needs a package: pip install safetensors') from error
-    except Exception as error:  # torch wraps a full disk in its own
+    except Exception as error:  # safetensors and torch have their own
         reason = getattr(error, 'strerror', None) or str(error).split('\n')[0]
         raise CheckpointError(
             f'{target} cannot be written: {reason}') from error
 
 
-def write_whole(data, target, check):
-    """Write a file whole or not at all.
+def write_whole(data: bytes | memoryview, target: str | os.PathLike,
+                check: Callable[[str], object]) -> None:
+    """Write a file completely or not at all.
 
-    It is written under another name in the same folder, brought to the disk,
-    checked, and renamed: what lay there before stays until then.
+    The file is written under another name in the same folder, synced to the
+    disk, checked and renamed. An existing file stays until then.
 
     Args:
-        data (bytes | memoryview): What to write.
+        data (bytes | memoryview): Content of the file.
         target (str | PathLike): Path of the file.
-        check (Callable): Is given the path of the file before it is renamed,
-            and raises if it is not as it must be.
+        check (Callable): ``check(path)`` is called before the file is
+            renamed, and raises if the file is wrong.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: The file cannot be written.
     """
     folder, name = os.path.split(os.fspath(target))
     temporary = os.path.join(folder, f'.{name}.{secrets.token_hex(4)}.part')
@@ -110,7 +118,7 @@ def write_whole(data, target, check):
     finally:
         with contextlib.suppress(OSError):
             os.remove(temporary)
-    entry = os.open(folder or '.', os.O_RDONLY)  # the name, too
+    entry = os.open(folder or '.', os.O_RDONLY)  # sync the new name, too
     try:
         os.fsync(entry)
     finally:
@@ -118,7 +126,7 @@ def write_whole(data, target, check):
 
 
 def _same(a, b):
-    """Whether keys, types and values are the same, bit by bit."""
+    """Return whether keys, types and values are the same, bit by bit."""
     if isinstance(a, dict):
         return (isinstance(b, dict) and a.keys() == b.keys()
                 and all(_same(a[key], b[key]) for key in a))
@@ -130,8 +138,8 @@ def _same(a, b):
     return a == b
 
 
-def sha256(path):
-    """SHA-256 of a file, in hexadecimal."""
+def sha256(path: str | os.PathLike) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
     digest = hashlib.sha256()
     with open(path, 'rb') as file:
         for block in iter(lambda: file.read(1 << 20), b''):

@@ -1,4 +1,4 @@
-"""Which network a state dict is of, read off keys and shapes."""
+"""The network of a state dict is recognized by keys and shapes."""
 
 import definition
 import pytest
@@ -6,7 +6,7 @@ import torch
 
 from mmcyclemlp import CycleNet
 from mmcyclemlp.backbones import arch as archs
-from mmcyclemlp.backbones.arch import is_turned, same_arch
+from mmcyclemlp.backbones.arch import is_transposed, same_arch
 from mmcyclemlp.errors import CheckpointError
 
 SMALL = dict(embed_dims=[6, 12, 16, 24], depths=[1, 1, 1, 1],
@@ -37,7 +37,7 @@ CLASSIFIER = dict(fork_feat=False, num_classes=7)
     ('t', dict(stem='conv4', qkv_bias=True)),
     ('t', dict(stem='conv4', fork_feat=False, num_classes=1)),
 ], ids=str)
-def test_every_arch(arch, options):
+def test_every_arch_is_recognized(arch, options):
     network = recognize(keys_of(arch, **options))
     assert network.options == dict(arch=arch, **options)
     assert str(network).startswith(f'CycleNet({arch!r}')
@@ -56,7 +56,8 @@ def test_without_norms_and_without_head():
     assert recognize(state).options == dict(arch='b1', fork_feat=False)
 
 
-def test_the_variable_of_the_official_code_changes_nothing(monkeypatch):
+def test_the_environment_variable_of_the_official_code_is_ignored(
+        monkeypatch):
     monkeypatch.setenv('FORK_LAST3', '1')
     assert recognize(keys_of('b1', fork_last3=False)).options == dict(
         arch='b1')
@@ -65,23 +66,23 @@ def test_the_variable_of_the_official_code_changes_nothing(monkeypatch):
 @pytest.mark.parametrize('sizes', [
     SMALL, dict(SMALL, downsample='patch_merging', reweight=False),
     dict(embed_dims=[8, 12], depths=[2, 1], mlp_ratios=[1.5, 0.5])], ids=str)
-def test_own_sizes_have_to_be_given(sizes):
+def test_sizes_without_a_name_must_be_given(sizes):
     state = keys_of(sizes, out_indices=(0, 1))
     assert same_arch(recognize_arch(state), sizes)
     assert recognize(state, sizes).options['arch'] == sizes
     with pytest.raises(CheckpointError, match=(
-            r'of no known arch; the nearest is .*shape: patch_embed\..*'
+            r'of no known arch; the nearest is .*shape: patch_embed\..*give '
             r'''--arch '{"embed_dims": \[''')) as caught:
         recognize(state)
     assert '\n' not in str(caught.value)
 
 
-def test_a_ratio_that_is_no_fraction_of_the_channels():
+def test_a_ratio_that_rounds():
     sizes = dict(SMALL, mlp_ratios=[2.7] * 4)
     assert recognize(keys_of(sizes), sizes).options == dict(arch=sizes)
 
 
-def test_a_new_arch_is_known_by_its_entry(monkeypatch):
+def test_a_new_entry_of_the_settings_is_recognized(monkeypatch):
     monkeypatch.setitem(CycleNet.arch_settings, 'small', SMALL)
     assert recognize(keys_of(SMALL)).options == dict(arch='small')
 
@@ -154,7 +155,7 @@ def test_another_networks_weights():
         recognize(state)
 
 
-def test_keys_of_blocks_alike_are_listed_together():
+def test_keys_that_differ_in_numbers_are_listed_as_one():
     state = {key.replace('mlp_c', 'mlp_v'): value
              for key, value in keys_of('t', fork_feat=False).items()}
     with pytest.raises(CheckpointError, match=(
@@ -165,7 +166,7 @@ def test_keys_of_blocks_alike_are_listed_together():
         recognize(state)
 
 
-def test_offsets_are_held_to_the_formula():
+def test_offsets_must_be_those_of_the_formula():
     model = CycleNet(SMALL, fork_feat=False)
     state = definition.official_file(model)['model']
     recognize(state, SMALL)
@@ -175,14 +176,14 @@ def test_offsets_are_held_to_the_formula():
         recognize(state, SMALL)
 
 
-def test_turned_matrices():
-    state = CycleNet(SMALL).state_dict()
+def test_transposed_matrices():
     model = CycleNet(SMALL)
-    assert not is_turned(state, model)
-    turned = {key: value.t() if value.dim() == 2 else value
-              for key, value in state.items()}
-    assert is_turned(turned, model)
-    with pytest.raises(CheckpointError, match='matrices are turned'):
-        recognize(turned, SMALL)
-    turned['network.0.0.mlp.fc1.weight'] = torch.zeros(2, 2)
-    assert not is_turned(turned, model)
+    state = model.state_dict()
+    assert not is_transposed(state, model)
+    state = {key: value.t() if value.dim() == 2 else value
+             for key, value in state.items()}
+    assert is_transposed(state, model)
+    with pytest.raises(CheckpointError, match='matrices are transposed'):
+        recognize(state, SMALL)
+    state['network.0.0.mlp.fc1.weight'] = torch.zeros(2, 2)
+    assert not is_transposed(state, model)

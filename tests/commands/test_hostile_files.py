@@ -1,4 +1,4 @@
-"""No way through the tools runs what a checkpoint brings along."""
+"""No command and no function that reads a checkpoint runs its code."""
 
 import contextlib
 import warnings
@@ -6,11 +6,13 @@ import warnings
 import pytest
 import torch
 from helpers import hostile_files as hostile
+from helpers.commands import error_of
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.runner import CheckpointLoader, load_checkpoint
 
 from mmcyclemlp import CycleNet, load_pretrained
+from mmcyclemlp.backbones.convert import convert_checkpoint
 from mmcyclemlp.engine.config import (
     read_config,
     resume_from,
@@ -40,7 +42,7 @@ def config(root, drawn_data, tmp_path_factory):
 
 @pytest.fixture
 def run(config, tmp_path, monkeypatch):
-    """A run before its first step, and what it would save."""
+    """Return a runner before its first step, and its checkpoint."""
     monkeypatch.setattr(
         CheckpointLoader, '_schemes', dict(CheckpointLoader._schemes))
     cfg = read_config(str(config), str(tmp_path / 'work'))
@@ -70,9 +72,9 @@ def start_from(path, runner):
     runner.load_or_resume()
 
 
-def test_none_runs_on_any_way(run, config, tmp_path):
+def test_no_hostile_file_is_run(run, config, tmp_path):
     runner, content = run
-    bird = tmp_path / 'canary'
+    canary = tmp_path / 'canary'
     cfg = Config.fromfile(config)
     network = CycleNet(cfg.model.backbone.arch)
     ways = {
@@ -83,6 +85,9 @@ def test_none_runs_on_any_way(run, config, tmp_path):
         'Runner.load_or_resume': lambda path: start_from(
             path, runner),
         'init_cfg': lambda path: load_pretrained(network, path),
+        'convert': lambda path: convert_checkpoint(
+            path, tmp_path / 'out.pth', arch=cfg.model.backbone.arch,
+            force=True),
         'mm': lambda path: load_checkpoint(runner.model, path),
         'file://': lambda path: load_checkpoint(
             runner.model, f'file://{path}'),
@@ -90,54 +95,52 @@ def test_none_runs_on_any_way(run, config, tmp_path):
     for name, make in hostile.HOSTILE.items():
         path = tmp_path / 'x.pth'
         with warnings.catch_warnings():
-            warnings.simplefilter('ignore')  # a name that is there twice
+            warnings.simplefilter('ignore')  # zipfile: a duplicate name
             path.write_bytes(make(
-                f'touch {bird}', content if name in hostile.READ
+                f'touch {canary}', content if name in hostile.READ
                 else hostile.small_checkpoint(), tmp_path))
         for way, go in ways.items():
-            if name in hostile.READ and way in (
+            if name in hostile.RESUMED and way in (
                     '--resume', 'Runner.resume', 'Runner.load_or_resume'):
                 go(str(path))
             else:
                 with contextlib.suppress(CheckpointError):
                     go(str(path))
                     assert name in hostile.READ, (name, way)
-            assert not bird.exists(), (name, way)
+            assert not canary.exists(), (name, way)
     assert runner.iter == 1
 
 
-def test_the_texts_of_configs_would_run(tmp_path):
-    bird = tmp_path / 'canary'
+def test_a_hostile_config_text_does_run(tmp_path):
+    canary = tmp_path / 'canary'
     for name in ('config', 'cfg'):
         data = hostile.HOSTILE[f'meta.{name}'](
-            f'touch {bird}', hostile.small_checkpoint(), tmp_path)
+            f'touch {canary}', hostile.small_checkpoint(), tmp_path)
         (tmp_path / 'x.pth').write_bytes(data)
         text = torch.load(tmp_path / 'x.pth', weights_only=False)['meta'][name]
         Config.fromstring(text, '.py')
-        assert bird.exists()
-        bird.unlink()
+        assert canary.exists()
+        canary.unlink()
 
 
 @pytest.mark.parametrize('way', ['load_from', 'init_cfg'])
-def test_the_command_says_what_was_found(way, config, run_cli, tmp_path):
-    bird, path = tmp_path / 'canary', tmp_path / 'x.pth'
+def test_train_names_the_function(way, config, tmp_path):
+    canary, path = tmp_path / 'canary', tmp_path / 'x.pth'
     path.write_bytes(hostile.HOSTILE['getattr chain in meta'](
-        f'touch {bird}', hostile.small_checkpoint(), tmp_path))
+        f'touch {canary}', hostile.small_checkpoint(), tmp_path))
     cfg = tmp_path / 'upernet.py'
     cfg.write_text(f'_base_ = {str(config)!r}\n' + (
         f'load_from = {str(path)!r}\n' if way == 'load_from' else
         'model = dict(backbone=dict(init_cfg=dict(_delete_=True, '
         f"type='Pretrained', checkpoint={str(path)!r})))\n"))
-    done = run_cli('train', cfg, '--work-dir', tmp_path / 'work',
-                      expect=1)
-    last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith(f'error: {path} is refused: its pickle asks for ')
-    assert '__import__' in last and '--trust-checkpoint' in last
-    assert 'Traceback' not in done.stderr and not bird.exists()
+    line = error_of('train', cfg, '--work-dir', tmp_path / 'work')
+    assert line.startswith(f'error: {path} is refused: its pickle asks for ')
+    assert '__import__' in line and '--trust-checkpoint' in line
+    assert not canary.exists()
 
 
 @pytest.mark.parametrize('kind', ['CycleNet', 'CycleMLP_B1_feat'])
-def test_trust_reaches_the_backbone(kind, config, tmp_path, monkeypatch):
+def test_trust_applies_to_the_backbone(kind, config, tmp_path, monkeypatch):
     monkeypatch.setattr(
         CheckpointLoader, '_schemes', dict(CheckpointLoader._schemes))
     cfg = read_config(str(config), str(tmp_path / 'work'))

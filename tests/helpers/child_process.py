@@ -1,22 +1,25 @@
-"""Run something where it can crash, hang or eat memory, and say which."""
+"""Run a function in a child process, where it may crash, hang or eat memory.
+
+The limits count CPU time and memory, so that a busy machine cannot exceed
+them.
+"""
 
 import os
 import pickle
 import resource
-import select
-import signal
 import traceback
 from typing import Any, NamedTuple
 
 
 class Outcome(NamedTuple):
-    """How it ended.
+    """How a function ended.
 
     Attributes:
-        value (Any): What was returned, if it returned.
-        error (str | None): Name of the exception's type, or how it died.
-        text (str): The exception's.
-        trace (str): The exception's, for whoever mends it.
+        value (Any): What it returned.
+        error (str | None): Type of the exception, or the signal that ended
+            the process.
+        text (str): Message of the exception.
+        trace (str): Traceback of the exception.
     """
 
     value: Any = None
@@ -25,40 +28,39 @@ class Outcome(NamedTuple):
     trace: str = ''
 
 
-def run_apart(function, *args, seconds=5, memory=1 << 30):
-    """Call ``function(*args)`` in a copy of this process.
+def run_in_child(function, *args, cpu_seconds=60, memory=1 << 30):
+    """Call ``function(*args)`` in a fork of this process.
 
     Args:
-        function (Callable): Returns what can be pickled.
-        seconds (float): How long it may take.
-        memory (int): How many bytes it may take beside what is taken.
+        function (Callable): Returns an object that can be pickled.
+        cpu_seconds (int): Limit of the CPU time.
+        memory (int): Limit of the memory, in bytes, in addition to the
+            memory of this process.
 
     Returns:
-        Outcome: How it ended.
+        Outcome: How the function ended.
     """
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
-        os.close(reading)
-        with open('/proc/self/statm') as file:
-            taken = int(file.read().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (taken + memory, ) * 2)
         try:
-            outcome = Outcome(function(*args))
-        except BaseException as error:
-            outcome = Outcome(None, type(error).__name__, str(error),
-                              traceback.format_exc())
-        try:
+            os.close(reading)
+            with open('/proc/self/statm') as file:
+                used = int(file.read().split()[0]) * resource.getpagesize()
+            resource.setrlimit(resource.RLIMIT_AS, (used + memory, ) * 2)
+            resource.setrlimit(
+                resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds + 1))
+            try:
+                outcome = Outcome(function(*args))
+            except BaseException as error:
+                outcome = Outcome(None, type(error).__name__, str(error),
+                                  traceback.format_exc())
             with open(writing, 'wb') as pipe:
                 pickle.dump(tuple(outcome), pipe)
         finally:
             os._exit(0)
     os.close(writing)
     with open(reading, 'rb') as pipe:
-        if not select.select([pipe], [], [], seconds)[0]:
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
-            return Outcome(error=f'took over {seconds} s')
         data = pipe.read()
     status = os.waitpid(child, 0)[1]
     if not data:

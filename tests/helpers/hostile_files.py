@@ -1,8 +1,8 @@
-"""Files that run a command when they are unpickled, and files that never end.
+"""Files that run a command when they are unpickled, and pickle bombs.
 
-``HOSTILE`` and ``BOMBS`` are functions by name. Each gives the bytes of a
-file; those of ``HOSTILE`` from a shell command, a checkpoint to hide it in,
-and a folder for what it needs beside itself.
+``HOSTILE`` and ``BOMBS`` are functions by name that return the bytes of a
+file. Those of ``HOSTILE`` get a shell command, a checkpoint to hide it in,
+and a folder for further files.
 """
 
 import copy
@@ -27,7 +27,7 @@ HEADER = MAGIC + pickle.dumps(1001, 2)
 
 
 class Call:
-    """Pickles as a call, and perhaps a state."""
+    """Is pickled as a call, and perhaps a state."""
 
     def __init__(self, function, *args, state=None):
         self.parts = function, args, state
@@ -36,7 +36,7 @@ class Call:
         return self.parts
 
     def __call__(self):
-        """Asked for by pickle of what is called in its turn."""
+        """pickle requires it of the function of a call."""
 
 
 def saved(content, zipped=True, protocol=2):
@@ -47,7 +47,7 @@ def saved(content, zipped=True, protocol=2):
 
 
 def swapped(data, pickled, twice=False):
-    """A zip file with another pickle in it, or with a second one."""
+    """Replace the pickle in a zip file, or add a second one."""
     file = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(
             file, 'w') as new:
@@ -61,7 +61,7 @@ def swapped(data, pickled, twice=False):
 
 
 def small_checkpoint():
-    """In the form of mm's."""
+    """Return a checkpoint in the form of mmengine."""
     weight = torch.nn.Parameter(torch.ones(2, 3))
     optimizer = torch.optim.AdamW([weight])
     weight.grad = torch.ones(2, 3)
@@ -74,7 +74,7 @@ def small_checkpoint():
 
 
 def _put(thing, *place):
-    """A function that puts ``thing(command, folder)`` into a checkpoint."""
+    """Return a function that puts ``thing(command, folder)`` in a file."""
 
     def make(command, content, folder):
         content = copy.deepcopy(content)
@@ -96,7 +96,7 @@ def _code(command):
 
 
 def _beside(name, data):
-    """Path of a file beside the hostile one."""
+    """Return a function that writes a further file and returns its path."""
 
     def write(folder):
         path = folder / name
@@ -161,7 +161,7 @@ def _in_state_of_dict(command, content, folder):
 
 
 def _method_of_dict(command, content, folder):
-    # Whoever asks the state dict for this key runs it.
+    # state.get(command) runs it.
     state = OrderedDict(content['state_dict'])
     state.get = os.system
     return saved({**content, 'state_dict': state, command: 1})
@@ -181,7 +181,7 @@ def _array_reduce(command, folder):
 
 
 def _old(place):
-    """Hidden in what stands around the pickle of the old format."""
+    """Hide it in the other pickles of the old format."""
 
     def make(command, content, folder):
         parts = [MAGIC, pickle.dumps(1001, 2), pickle.dumps({}, 2),
@@ -194,7 +194,7 @@ def _old(place):
 
 
 def _tar(first):
-    """As PyTorch 0.1 wrote, perhaps beginning as a later file does."""
+    """As PyTorch 0.1 wrote; ``first`` are the first bytes."""
 
     def make(command, content, folder):
         file = io.BytesIO()
@@ -223,11 +223,21 @@ def _dotted(command, content, folder):
 
 
 def _config(key):
-    """Nothing to refuse; mm runs the text when it resumes."""
+    """A text, which is not refused; mm runs it when it resumes."""
 
     def make(command, content, folder):
         meta = {**content['meta'], key: f'{_code(command)}\nmodel = dict()\n'}
         return saved({**content, 'meta': meta})
+
+    return make
+
+
+def _paddle(thing, protocol=4):
+    """As paddle.save writes, beside an array."""
+
+    def make(command, content, folder):
+        return pickle.dumps(
+            {'a': np.ones(2, 'f4'), 'b': thing(command, folder)}, protocol)
 
     return make
 
@@ -238,7 +248,7 @@ HOSTILE = {
     'alone': lambda command, content, folder: saved(_system(command)),
     'as a key': _as_key,
     'in a weight': _put(_system, 'state_dict', 'x'),
-    'in the optimiser': _put(_system, 'optimizer', 'state', 0, 'exp_avg'),
+    'in the optimizer': _put(_system, 'optimizer', 'state', 0, 'exp_avg'),
     'in the schedulers': _put(_system, 'param_schedulers', 0),
     'in the message hub': _put(_system, 'message_hub', 'runtime_info', 'x'),
     'in a history': _put(_in_history, 'message_hub', 'log_scalars', 'x'),
@@ -259,27 +269,31 @@ HOSTILE = {
     'second pickle': lambda command, content, folder: swapped(
         saved(content), pickle.dumps(_system(command), 2), twice=True),
     'dotted name': _dotted,
-    'Paddle': lambda command, content, folder: pickle.dumps(
-        {'a': np.ones(2, 'f4'), 'b': _system(command)}, 2),
-    'Paddle, protocol 4': lambda command, content, folder: pickle.dumps(
-        {'a': np.ones(2, 'f4'), 'b': _system(command)}, 4),
+    **{f'{name}, Paddle': _paddle(call) for name, call in _CALLS.items()},
+    'Paddle, protocol 2': _paddle(_system, protocol=2),
+    'Paddle, alone': lambda command, content, folder: pickle.dumps(
+        _system(command), 4),
+    'Paddle, name of an array': _paddle(lambda command, folder: Call(
+        tuple, (_system(command), np.ones(2, 'f4')))),
     'meta.config': _config('config'),
     'meta.cfg': _config('cfg'),
 }
-# What is read without a refusal: text, and what is left out.
-READ = {'meta.config', 'meta.cfg', 'numpy.load in meta'}
-# What does not run on every torch, or only when it is used.
+# Files that are read without a refusal (texts, and calls that are skipped),
+# and those of them that are checkpoints of mmengine.
+RESUMED = {'meta.config', 'meta.cfg', 'numpy.load in meta'}
+READ = {*RESUMED, 'numpy.load, Paddle'}
+# Files that run only on some versions of torch, or only later.
 SLEEPERS = {'meta.config', 'meta.cfg', 'method of a dict', 'second pickle',
-            'torch.load in meta'}
+            'torch.load in meta', 'torch.load, Paddle'}
 
 
 def _pickled(code):
-    """As a Paddle file, whose pickle lies bare."""
+    """As a file of Paddle, which is a pickle."""
     return lambda: b'\x80\x04' + code + b'.'
 
 
 def _torch(code):
-    """As the pickle of a file of PyTorch's."""
+    """As the pickle in a file of PyTorch."""
     return lambda: swapped(saved({}), b'\x80\x02' + code + b'.')
 
 
@@ -292,7 +306,7 @@ def _name(text):
 
 
 def _tensor(size, stride, count=4, zipped=True):
-    """A tensor of 4 numbers that says it is another."""
+    """A tensor of 4 numbers that claims another size."""
     content = torch.ones(4)
     if size is not None:
         storage = torch.storage.TypedStorage(
@@ -301,7 +315,7 @@ def _tensor(size, stride, count=4, zipped=True):
         content = Call(torch._utils._rebuild_tensor_v2, storage, 0, size,
                        stride, False, {})
     file = saved({'a': content}, zipped)
-    # Numbers in the storage, by the end of its place.
+    # The number of elements, at the end of the storage's id.
     old, new = b'K\x04', b'\x8a\x07' + _long(count, 7)
     if not zipped:
         return file.replace(old + b'Nt', new + b'Nt')
@@ -319,7 +333,7 @@ def _larger_record():
 
 
 def _same_record(number=2000):
-    """Many records of the same bytes."""
+    """Many records that share their bytes."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, 'w') as archive:
         archive.writestr('archive/data.pkl', pickle.dumps({}, 2))
@@ -332,13 +346,13 @@ def _same_record(number=2000):
     return file.getvalue()
 
 
-# More is said than done.
+# Claims that are ignored.
 HARMLESS = {'frame', 'memo'}
 BOMBS = {
     # ((x, x), (x, x)), ... 40 deep, as a key.
-    'hash for ever': _pickled(
+    'hash forever': _pickled(
         b'}' + b')' + b'q\x00h\x00\x86' * 40 + b'Ns'),
-    'set for ever': _pickled(
+    'set forever': _pickled(
         b'\x8f(' + b')' + b'q\x00h\x00\x86' * 40 + b'\x90'),
     'hash by a call': _torch(
         _name('collections OrderedDict') + b']' + b')'

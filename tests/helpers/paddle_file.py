@@ -1,8 +1,8 @@
-"""What paddle.save writes, by pickle and numpy alone.
+"""Write the files of paddle.save with pickle and NumPy alone.
 
-Of a state dict Paddle makes arrays and a table of names; in any other dict a
-tensor reduces to a pair. Byte for byte what paddlepaddle 3.3.1 wrote of the
-same arrays, in protocols 2, 3 and 4 (compared on 2026-11-24, numpy 2).
+Paddle saves a state dict as arrays and a table of names; in any other dict it
+saves a tensor as a pair. The bytes are those that paddlepaddle 3.3.1 writes
+for the same arrays in protocols 2, 3 and 4 (compared on 2026-11-24, NumPy 2).
 """
 
 import pickle
@@ -16,7 +16,7 @@ CORES = ('numpy.core', 'numpy._core')
 
 
 class Tensor:
-    """A Paddle tensor, as far as pickle can tell."""
+    """Is pickled as a tensor of Paddle."""
 
     def __init__(self, name, array):
         self.pair = name, array
@@ -26,13 +26,13 @@ class Tensor:
 
 
 def to_paddle(state):
-    """Arrays with matrices as (in, out), from PyTorch's tensors."""
+    """Convert tensors of PyTorch to arrays, with matrices as (in, out)."""
     arrays = {}
     for key, value in state.items():
         value = value.t() if value.dim() == 2 else value
         value = value.contiguous()
         if value.dtype == torch.bfloat16:
-            # numpy has none: its bits.
+            # NumPy has no bfloat16: its bits.
             arrays[key] = value.view(torch.int16).numpy().view(np.uint16)
         else:
             arrays[key] = value.numpy()
@@ -44,13 +44,13 @@ def names(arrays):
 
 
 def plain(state):
-    """paddle.save(layer.state_dict(), ...)."""
+    """Return what paddle.save(layer.state_dict(), ...) pickles."""
     arrays = to_paddle(state)
     return {**arrays, 'StructuredToParameterName@@': names(arrays)}
 
 
 def pairs(state):
-    """A state dict that lies within something else."""
+    """Return a state dict as Paddle saves it inside of another dict."""
     arrays = to_paddle(state)
     table = names(arrays)
     return OrderedDict((key, Tensor(table[key], array))
@@ -58,7 +58,7 @@ def pairs(state):
 
 
 def dumps(content, protocol=4, core=None):
-    """Bytes of the file; ``core`` is how numpy 1 or 2 spells its module."""
+    """Return the bytes; ``core`` is the module of NumPy 1 or of NumPy 2."""
     data = pickle.dumps(content, protocol)
     ours = np.ones(1).__reduce__()[0].__module__.rpartition('.')[0]
     if core is not None and core != ours:
