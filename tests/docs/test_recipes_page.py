@@ -100,11 +100,11 @@ def mine(texts, root, drawn_data, tmp_path):
 
 
 @pytest.fixture
-def run(root):
-    """Run a command in this process; give the work dir."""
+def run():
+    """Run a command in this process and return its work dir."""
 
-    def call(tool, config, *args, expect=0):
-        assert run_command(root / 'tools' / f'{tool}.py', config, '--work-dir',
+    def call(command, config, *args, expect=0):
+        assert run_command(command, config, '--work-dir',
                            config.parent / 'work', *args) == expect
         return config.parent / 'work'
 
@@ -193,7 +193,7 @@ def test_zero(mine, run_python, tmp_path):
     config = mine('zero', more='train_cfg = dict(max_iters=1)\n')
     run_python(
         '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', 2,
-        'tools/train.py', config, '--work-dir', tmp_path / 'work',
+        '-m', 'mmcyclemlp', 'train', config, '--work-dir', tmp_path / 'work',
         '--launcher', 'pytorch')
     content = torch.load(tmp_path / 'work' / 'iter_1.pth', weights_only=False)
     optimizer = content['optimizer']
