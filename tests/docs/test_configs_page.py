@@ -30,13 +30,11 @@ def test_configs_of_the_page(page, root, tmp_path):
         with torch.device('meta'):  # sizes are enough
             model = MODELS.build(cfg.model)
         assert model.backbone.embed_dims[-1] in (256, 512, 768)
-    shorter, crop, larger, small = cfgs.values()
+    shorter, larger, small = cfgs.values()
     assert shorter.train_dataloader.batch_size == 4
     assert shorter.train_dataloader.dataset.ann_file  # merged, not replaced
     assert shorter.train_dataloader.dataset.pipeline[2].scale == (667, 400)
     assert shorter.param_scheduler[-1].end == shorter.train_cfg.max_epochs
-    assert (crop.train_dataloader.dataset.pipeline[3].crop_size
-            == crop.model.data_preprocessor.size)
     assert larger.model.backbone.init_cfg.checkpoint == 'CycleMLP_B5.pth'
     assert small.model.backbone.init_cfg is None
 

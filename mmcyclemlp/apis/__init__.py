@@ -1,0 +1,1 @@
+"""Predict, draw and count with the models of a config."""
