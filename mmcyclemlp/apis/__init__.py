@@ -1,1 +1,0 @@
-"""Predict, draw and count with the models of a config."""
