@@ -45,12 +45,12 @@ def texture(rng, kind):
     elif kind == 3:
         grain = cv2.resize(rng.random((SIZE // 4, SIZE // 4)), (SIZE, SIZE))
     else:
-        centre = rng.integers(0, SIZE, 2)
-        grain = np.hypot(x - centre[0], y - centre[1]) / period * 2 % 2 < 1
+        center = rng.integers(0, SIZE, 2)
+        grain = np.hypot(x - center[0], y - center[1]) / period * 2 % 2 < 1
     return low + grain[..., None] * (high - low)
 
 
-def outline(shape, centre, radius, angle):
+def outline(shape, center, radius, angle):
     """Return the polygon (P, 2) of a shape; for a ring, its outer edge."""
     if shape in ('disc', 'ring'):
         turns, radii = np.linspace(0, 1, 32, endpoint=False), 1.
@@ -62,7 +62,7 @@ def outline(shape, centre, radius, angle):
         turns, radii = np.linspace(0, 1, corners, endpoint=False), 1.
     phi = 2 * np.pi * turns + angle
     points = np.stack([np.cos(phi), np.sin(phi)], 1) * radius
-    return (points * np.reshape(radii, (-1, 1)) + centre).round().astype(int)
+    return (points * np.reshape(radii, (-1, 1)) + center).round().astype(int)
 
 
 def draw(rng):
@@ -83,13 +83,13 @@ def draw(rng):
     for _ in range(rng.integers(2, 6)):
         index = int(rng.integers(len(SHAPES)))
         radius = int(rng.integers(16, 34))
-        centre = rng.integers(radius // 2, SIZE - radius // 2, 2)
+        center = rng.integers(radius // 2, SIZE - radius // 2, 2)
         mask = np.zeros((SIZE, SIZE), np.uint8)
-        points = outline(SHAPES[index], centre, radius,
+        points = outline(SHAPES[index], center, radius,
                          rng.uniform(0, 2 * np.pi))
         cv2.fillPoly(mask, [points], 1)
         if SHAPES[index] == 'ring':
-            cv2.circle(mask, centre.tolist(), radius // 2, 0, -1)
+            cv2.circle(mask, center.tolist(), radius // 2, 0, -1)
         mask = mask.astype(bool)
         image[mask] = texture(rng, index)[mask]
         label[mask] = len(SEG_CLASSES) - len(SHAPES) + 1 + index
