@@ -62,7 +62,7 @@ train_pipeline = [
 ]
 test_pipeline = [
     load_image,
-    # The Paddle ports use 248.
+    # The Paddle ports resize to 248.
     dict(
         type='ResizeEdge',
         scale=256,
