@@ -39,8 +39,8 @@ def test_commands_of_the_page(root, tmp_path, monkeypatch, capsys):
         }}, tmp_path / 'work_dirs' / 'mine' / f'{name}.pth')
     page = (root / 'docs' / 'weights.md').read_text()
     commands = re.findall(
-        r'^    python -m mmcyclemlp convert_checkpoint (?!CHECKPOINT)(.*)$', page,
-        flags=re.MULTILINE)
+        r'^    python -m mmcyclemlp convert_checkpoint (?!CHECKPOINT)(.*)$',
+        page, flags=re.MULTILINE)
     assert len(commands) == 8
     for command in commands:
         arguments = shlex.split(command)
