@@ -2,8 +2,8 @@
 
     python .dev/model_table.py [--check]
 
-Parameters and multiply-adds are counted from the configs, accuracies are
-taken with their sources from the metafiles that model-index.yml names.
+Parameters and multiply-adds are counted from the configs. Accuracies and
+their sources come from the metafiles that model-index.yml names.
 """
 
 import argparse
@@ -21,21 +21,21 @@ ROOT = Path(__file__).resolve().parent.parent
 BEGIN = '<!-- models: written by .dev/model_table.py -->'
 END = '<!-- models: end -->'
 METHOD = (
-    'Counted: by `.dev/model_table.py`, from the configs. A GMAC is 10⁹ '
-    "multiply-adds of convolutions and matrix products in the paper's "
-    'formulas; norms, activations and resizing are left out.')
+    '`.dev/model_table.py` counts these figures from the configs. One GMAC is '
+    "10⁹ multiply-adds of convolutions and matrix products by the paper's "
+    'formulas. Norms, activations and resizing are not counted.')
 NOTES = dict(
-    roi_head='Of a two-stage detector, 1000 proposals go through the box '
+    roi_head='For a two-stage detector, 1000 proposals go through the box '
     'head and 100 through the mask head.',
-    auxiliary_head='An auxiliary head has parameters, and no part in the '
-    'GMACs.')
+    auxiliary_head='An auxiliary head counts in the parameters and not in '
+    'the GMACs.')
 NO_ACCURACY = (
-    'Accuracies that are not here were not measured by us, and no published '
-    'one could be checked at its source.')
+    'Accuracies that are missing here: we have not measured them, and could '
+    'not check a published one at its source.')
 
 
 class Sources:
-    """Numbers the sources in the order in which they are cited."""
+    """Number sources in the order in which they are cited."""
 
     def __init__(self):
         self.texts = []
@@ -56,8 +56,8 @@ def read_models(root):
         root (Path): Folder of model-index.yml.
 
     Returns:
-        dict[Path, list[dict]]: Models of each folder; to what the metafile
-        says are added ``cfg``, ``parameters`` and ``macs``.
+        dict[Path, list[dict]]: Models of each folder, as in the metafile,
+        with ``cfg``, ``parameters`` and ``macs``.
 
     Raises:
         UserError: A config is missing, or a figure has no source.
@@ -90,7 +90,7 @@ def _read_yaml(path):
 
 
 def folder_table(models):
-    """Table of the models of one folder, as Markdown."""
+    """Return the table of the models of a folder, as Markdown."""
     metrics = list(dict.fromkeys(
         metric for model in models for result in model.get('Results', [])
         for metric in result['Metrics']))
@@ -118,7 +118,7 @@ def folder_table(models):
 
 
 def overview(folders):
-    """Table of all sizes of the backbone in all its uses, as Markdown."""
+    """Return a table of all sizes of the backbone, as Markdown."""
     columns, top, notes, sources = {}, {}, [], Sources()
     for folder, models in folders.items():
         cfg = models[0]['cfg']
@@ -166,7 +166,7 @@ def _markdown(rows, notes):
 
 
 def replace_between_markers(path, table):
-    """Text of a README with the table in its place.
+    """Return the text of a README with a new table.
 
     Raises:
         UserError: The file lacks the markers.

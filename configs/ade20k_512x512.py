@@ -1,5 +1,5 @@
-# What the segmentors on ADE20K share: backbone, data and run.
-# Stands on its own: `mmseg::` bases do not resolve in the OneDL family.
+# Backbone, data and run of all segmentors on ADE20K.
+# It has no base, because `mmseg::` does not work in the OneDL family.
 custom_imports = dict(imports=['mmcyclemlp'])
 default_scope = 'mmseg'
 
@@ -43,7 +43,7 @@ train_pipeline = [
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=(2048, 512), keep_ratio=True),
-    # After Resize: the labels keep their own size.
+    # After Resize, so that labels keep their own size.
     dict(type='LoadAnnotations', reduce_zero_label=True),
     dict(type='PackSegInputs'),
 ]

@@ -1,9 +1,9 @@
-"""Draw a small data set: COCO boxes and masks, and ADE20K label maps.
+"""Draw a small dataset: COCO boxes and masks, and ADE20K label maps.
 
-Shapes lie on textured floors before textured walls, and hide one another. A
-shape has the form and the grain of its class, in any two colours; floors and
-walls have any grain, so that neither colour nor grain alone tells what a thing
-is.
+Shapes lie on textured floors in front of textured walls and hide one another.
+A shape has the outline and the texture of its class, in any two colors. Floors
+and walls have any texture, so that neither color nor texture alone determines
+the class.
 """
 
 import argparse
@@ -15,16 +15,16 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 SHAPES = ('disc', 'square', 'triangle', 'star', 'ring')
-# Label maps: 0 is unlabelled, then the two grounds and the shapes.
+# Label maps: 0 is unlabeled, then wall, floor and the shapes.
 SEG_CLASSES = ('wall', 'floor', *SHAPES)
 SIZE = 128
 
 
 def texture(rng, kind):
-    """Stripes, checks, dots, blotches or circles in two random colours.
+    """Draw stripes, checks, dots, spots or circles in two random colors.
 
     Args:
-        rng (np.random.Generator): Where chance comes from.
+        rng (np.random.Generator): Source of random numbers.
         kind (int): 0 to 4, as listed above.
 
     Returns:
@@ -45,13 +45,13 @@ def texture(rng, kind):
     elif kind == 3:
         grain = cv2.resize(rng.random((SIZE // 4, SIZE // 4)), (SIZE, SIZE))
     else:
-        centre = rng.integers(0, SIZE, 2)
-        grain = np.hypot(x - centre[0], y - centre[1]) / period * 2 % 2 < 1
+        center = rng.integers(0, SIZE, 2)
+        grain = np.hypot(x - center[0], y - center[1]) / period * 2 % 2 < 1
     return low + grain[..., None] * (high - low)
 
 
-def outline(shape, centre, radius, angle):
-    """Polygon of a shape as (P, 2) integers; a ring's is its outer rim."""
+def outline(shape, center, radius, angle):
+    """Return the polygon (P, 2) of a shape; for a ring, its outer edge."""
     if shape in ('disc', 'ring'):
         turns, radii = np.linspace(0, 1, 32, endpoint=False), 1.
     elif shape == 'star':
@@ -62,7 +62,7 @@ def outline(shape, centre, radius, angle):
         turns, radii = np.linspace(0, 1, corners, endpoint=False), 1.
     phi = 2 * np.pi * turns + angle
     points = np.stack([np.cos(phi), np.sin(phi)], 1) * radius
-    return (points * np.reshape(radii, (-1, 1)) + centre).round().astype(int)
+    return (points * np.reshape(radii, (-1, 1)) + center).round().astype(int)
 
 
 def draw(rng):
@@ -77,19 +77,19 @@ def draw(rng):
     image[horizon:] = texture(rng, rng.integers(5))[horizon:] * 0.4
     label = np.full((SIZE, SIZE), 1, np.uint8)
     label[horizon:] = 2
-    # A strip along the horizon belongs to neither: unlabelled.
+    # A strip along the horizon is unlabeled.
     label[horizon - 1:horizon + 1] = 0
     things = []
     for _ in range(rng.integers(2, 6)):
         index = int(rng.integers(len(SHAPES)))
         radius = int(rng.integers(16, 34))
-        centre = rng.integers(radius // 2, SIZE - radius // 2, 2)
+        center = rng.integers(radius // 2, SIZE - radius // 2, 2)
         mask = np.zeros((SIZE, SIZE), np.uint8)
-        points = outline(SHAPES[index], centre, radius,
+        points = outline(SHAPES[index], center, radius,
                          rng.uniform(0, 2 * np.pi))
         cv2.fillPoly(mask, [points], 1)
         if SHAPES[index] == 'ring':
-            cv2.circle(mask, centre.tolist(), radius // 2, 0, -1)
+            cv2.circle(mask, center.tolist(), radius // 2, 0, -1)
         mask = mask.astype(bool)
         image[mask] = texture(rng, index)[mask]
         label[mask] = len(SEG_CLASSES) - len(SHAPES) + 1 + index
@@ -100,11 +100,11 @@ def draw(rng):
 
 
 def annotations(things, image_id):
-    """COCO entries of the things of which enough is visible."""
+    """Yield COCO annotations of the shapes that are visible enough."""
     for index, mask in things:
         if mask.sum() < 60:
             continue
-        # Run lengths rather than polygons: a ring has a hole.
+        # Run lengths, because a polygon cannot have the hole of a ring.
         rle = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
         rle['counts'] = rle['counts'].decode()
         y, x = np.nonzero(mask)

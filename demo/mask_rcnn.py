@@ -81,7 +81,7 @@ test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + 'annotations/instances_val.json')
 test_evaluator = val_evaluator
 
-# tools/test.py evaluates afterwards.
+# demo/run.py evaluates after training.
 train_cfg = dict(max_epochs=5, val_interval=10)
 optim_wrapper = dict(optimizer=dict(lr=2e-3), clip_grad=dict(max_norm=5.))
 param_scheduler = [

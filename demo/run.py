@@ -1,4 +1,4 @@
-"""Draw data, train a detector and a segmentor on it, evaluate, show."""
+"""Draw data, train a detector and a segmentor, and evaluate them."""
 
 import json
 import subprocess
@@ -11,12 +11,12 @@ OUT = Path('work_dirs/demo')
 
 
 def call(*args):
-    """Run Python in the folder of the project."""
+    """Run Python in the root of the project."""
     subprocess.run([sys.executable, *args], check=True, cwd=HERE.parent)
 
 
 def train_and_test(name):
-    """Train ``demo/<name>.py`` from scratch; give the test's figures."""
+    """Train ``demo/<name>.py`` from scratch and return its test metrics."""
     config, work_dir = f'demo/{name}.py', OUT / name
     call('-m', 'mmcyclemlp', 'train', config, '--work-dir', str(work_dir))
     checkpoint = (HERE.parent / work_dir / 'last_checkpoint').read_text()

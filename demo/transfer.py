@@ -1,8 +1,8 @@
-"""What pretraining gives a detector, shown without the released weights.
+"""Show what pretraining gains for a detector, without the released weights.
 
-Trains a small classifier on drawn things, writes it in the official layout,
-and trains a RetinaNet twice for the same number of steps: from that file and
-from scratch.
+The script trains a small classifier on drawn shapes and writes it in the
+official layout. Then it trains a RetinaNet from this file and one from
+scratch, for the same number of steps.
 """
 
 import argparse
@@ -27,13 +27,13 @@ CROP = 48
 
 
 def call(*args):
-    """Run Python in the folder of the project."""
+    """Run Python in the root of the project."""
     subprocess.run([sys.executable, '-W', 'ignore', *map(str, args)],
                    check=True, cwd=ROOT)
 
 
-def normalise(images):
-    """Images (N, H, W, 3) of uint8, as the detector's data preprocessor."""
+def normalize(images):
+    """Normalize images (N, H, W, 3) as the detector's preprocessor does."""
     settings = Config.fromfile(CONFIG).model.data_preprocessor
     x = images[..., ::-1] if settings.bgr_to_rgb else images
     x = (x - np.array(settings.mean)) / np.array(settings.std)
@@ -41,7 +41,7 @@ def normalise(images):
 
 
 def draw_things(number, seed):
-    """Things amid others: images (N, 3, CROP, CROP), and classes (N,)."""
+    """Return images (N, 3, CROP, CROP) of shapes, and classes (N,)."""
     rng = np.random.default_rng(seed)
     crops, labels = [], []
     while len(crops) < number:
@@ -52,12 +52,12 @@ def draw_things(number, seed):
                             SIZE - CROP) for where in np.nonzero(mask))
                 crops.append(image[y:y + CROP, x:x + CROP])
                 labels.append(index)
-    return (normalise(np.stack(crops[:number])),
+    return (normalize(np.stack(crops[:number])),
             torch.tensor(labels[:number]))
 
 
 def train_classifier(arch, number, epochs):
-    """Train on drawn things; give the network and its val accuracy."""
+    """Train on drawn shapes; return the network and its val accuracy."""
     torch.manual_seed(0)
     images, labels = draw_things(number, seed=2)
     model = CycleNet(arch, fork_feat=False, num_classes=len(SHAPES))
@@ -82,7 +82,7 @@ def train_classifier(arch, number, epochs):
 
 
 def stage_maps(network, x):
-    """What leaves the four stages, before any norm of the outputs."""
+    """Return the outputs of the four stages, before the output norms."""
     maps, hooks = [], []
     for stage in network.network[::2]:
         hooks.append(stage.register_forward_hook(
@@ -95,7 +95,7 @@ def stage_maps(network, x):
 
 
 def starts_from(config, checkpoint, classifier):
-    """Whether the detector's stages give what the classifier's give."""
+    """Whether the detector's stages return the classifier's outputs."""
     cfg = Config.fromfile(config)
     cfg.model.backbone.init_cfg = dict(
         type='Pretrained', checkpoint=str(checkpoint))
@@ -108,10 +108,13 @@ def starts_from(config, checkpoint, classifier):
 
 
 def detector_config(out, epochs):
-    """Write a RetinaNet of the size of the demo's Mask R-CNN; its path.
+    """Write a RetinaNet config of the size of the demo's Mask R-CNN.
 
-    Its loss is over the same places in both runs: that of a Mask R-CNN
-    grows with the number of things its first stage finds.
+    Its loss covers the same positions in both runs. The loss of a Mask R-CNN
+    grows with the number of objects that its first stage finds.
+
+    Returns:
+        Path: The config.
     """
     cfg = Config.fromfile(CONFIG)
     width = dict(out_channels=64, norm_cfg=cfg.model.neck.norm_cfg)
@@ -136,7 +139,7 @@ def detector_config(out, epochs):
 
 
 def train_detector(config, work_dir, *options):
-    """Train it; give the loss of each step, box mAP and seconds."""
+    """Train; return the loss of each step, the box mAP and the seconds."""
     start = time.time()
     call('-m', 'mmcyclemlp', 'train', config, '--work-dir', work_dir, *options)
     seconds = time.time() - start

@@ -57,7 +57,7 @@ val_dataloader = dict(
         pipeline=test_pipeline))
 test_dataloader = val_dataloader
 
-# tools/test.py evaluates afterwards.
+# demo/run.py evaluates after training.
 train_cfg = dict(max_iters=900, val_interval=1000)
 optim_wrapper = dict(optimizer=dict(lr=3e-3))
 param_scheduler = [

@@ -1,7 +1,7 @@
-"""What lies beside docs/ becomes part of the site, and links lead there.
+"""Add pages outside docs/ to the site, and convert links.
 
-Links are written for the repository. On the site those between pages lead to
-pages; a link to any other file of the repository is shown as its name.
+Links are written for the repository. On the site, a link to a page leads to
+the page. A link to any other file becomes the name of the file.
 """
 
 import posixpath
@@ -11,7 +11,7 @@ from pathlib import Path
 from mkdocs.structure.files import File
 
 ROOT = Path(__file__).resolve().parent.parent
-# Page of the site, and the file of the repository that it is.
+# Maps a page of the site to its file in the repository.
 OUTSIDE = {
     'index.md': 'README.md',
     'changelog.md': 'CHANGELOG.md',
@@ -26,14 +26,14 @@ ROLE = re.compile(r':(?:class|func|meth):<code>~?([\w.]+)</code>')
 
 
 def on_files(files, config):
-    """Add the pages that lie outside docs/."""
+    """Add the pages outside docs/."""
     for page, source in OUTSIDE.items():
         files.append(File.generated(
             config, page, content=(ROOT / source).read_text('utf-8')))
 
 
 def on_page_markdown(markdown, page, config, files):
-    """Turn links within the repository into links within the site."""
+    """Convert links of the repository to links of the site."""
     place = page.file.src_uri
     source = OUTSIDE.get(place, f'docs/{place}')
     parts = FENCE.split(markdown)
@@ -61,7 +61,7 @@ def _moved(link, source, place):
 
 
 def on_page_content(html, page, config, files):
-    """Link the roles in docstrings, which Markdown does not know."""
+    """Convert the Sphinx roles of docstrings to links."""
     return ROLE.sub(
         lambda role: f'<autoref identifier="{role[1]}" optional><code>'
         f'{role[1].rpartition(".")[2]}</code></autoref>', html)

@@ -1,4 +1,4 @@
-# Stands on its own: `mmpretrain::` bases do not resolve in the OneDL family.
+# It has no base, because `mmpretrain::` does not work in the OneDL family.
 custom_imports = dict(
     imports=['mmcyclemlp', 'mmcyclemlp.engine.classifiers'])
 default_scope = 'mmpretrain'
@@ -28,7 +28,7 @@ model = dict(
         dict(type='CutMix', alpha=1.0),
     ]))
 
-# As the official code reads images: by Pillow, as they lie in the file.
+# Read images as the official code does: with Pillow, without rotation.
 load_image = dict(
     type='LoadImageFromFile',
     color_type='color_ignore_orientation',
@@ -62,7 +62,7 @@ train_pipeline = [
 ]
 test_pipeline = [
     load_image,
-    # 248 for the crop of the Paddle ports.
+    # The Paddle ports resize to 248.
     dict(
         type='ResizeEdge',
         scale=256,
@@ -72,8 +72,8 @@ test_pipeline = [
     dict(type='CenterCrop', crop_size=224),
     dict(type='PackInputs'),
 ]
-# In the folders of each split a folder a class; or flat ones, where there
-# is data/imagenet/meta/{train,val}.txt.
+# Each split has one folder for each class. If data/imagenet/meta has
+# {train,val}.txt, the folder of a split is flat.
 dataset_type = 'ImageNet'
 data_root = 'data/imagenet'
 train_dataloader = dict(
@@ -123,11 +123,11 @@ optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(
         type='AdamW', lr=1e-3, betas=(0.9, 0.999), weight_decay=0.05),
-    # Of 1-D parameters, which all biases are.
+    # For 1-D parameters. All biases are 1-D.
     paramwise_cfg=dict(flat_decay_mult=0.))
 param_scheduler = [
-    # By epochs, as in the official code: from 1e-6 in the first to the full
-    # rate in the sixth.
+    # By epoch, as in the official code: from 1e-6 in the first epoch to the
+    # full rate in the sixth.
     dict(type='LinearLR', start_factor=1e-3, by_epoch=True, begin=0, end=6),
     dict(
         type='CosineAnnealingLR',

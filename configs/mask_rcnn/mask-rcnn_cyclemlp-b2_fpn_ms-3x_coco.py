@@ -1,6 +1,6 @@
 _base_ = [
     'mmdet::_base_/models/mask-rcnn_r50_fpn.py',
-    # 12 epochs of the data three times.
+    # 12 epochs, each with the data three times.
     'mmdet::common/ms_3x_coco-instance.py',
 ]
 custom_imports = dict(imports=['mmcyclemlp'])

@@ -6,7 +6,7 @@ model = dict(
         _delete_=True,
         type='CycleNet',
         arch='b1',
-        # The neck starts at stage 2, so stage 1 has no norm of its own.
+        # The neck starts at stage 2, so stage 1 has no output norm.
         fork_last3=True,
         init_cfg=dict(
             type='Pretrained',

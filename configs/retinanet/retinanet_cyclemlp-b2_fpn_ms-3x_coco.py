@@ -1,6 +1,6 @@
 _base_ = [
     'mmdet::_base_/models/retinanet_r50_fpn.py',
-    # 12 epochs of the data three times.
+    # 12 epochs, each with the data three times.
     'mmdet::common/ms_3x_coco.py',
     'mmdet::retinanet/retinanet_tta.py',
 ]
@@ -11,7 +11,7 @@ model = dict(
         _delete_=True,
         type='CycleNet',
         arch='b2',
-        # The neck starts at stage 2, so stage 1 has no norm of its own.
+        # The neck starts at stage 2, so stage 1 has no output norm.
         fork_last3=True,
         init_cfg=dict(
             type='Pretrained',

@@ -36,7 +36,7 @@ optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(
         type='AdamW', lr=6e-5, betas=(0.9, 0.999), weight_decay=0.01),
-    # By type of module, so that the heads' norms count as norms too.
+    # Select norms by type of module, to include those of the heads.
     paramwise_cfg=dict(norm_decay_mult=0.))
 param_scheduler = [
     dict(

@@ -1,4 +1,4 @@
-"""What the demo draws is what it says: classes, sizes, occlusion."""
+"""Drawn data has the right classes, sizes and occlusion."""
 
 import json
 
@@ -19,7 +19,7 @@ def test_boxes_masks_and_labels_agree(drawn_data):
         label = cv2.imread(
             str(drawn_data / 'annotations' / 'train' /
                 f'{entry["image_id"]:04d}.png'), cv2.IMREAD_UNCHANGED)
-        # Label maps: 0 unlabelled, 1 and 2 the grounds, then the shapes.
+        # Label maps: 0 unlabeled, 1 and 2 the grounds, then the shapes.
         assert (label[mask] == entry['category_id'] + 2).all()
 
 
@@ -31,7 +31,7 @@ def test_same_seed_same_data(drawn_data, run_python, tmp_path):
             (drawn_data / name).read_text())
 
 
-def test_labels_cover_all_classes_and_have_unlabelled_pixels(drawn_data):
+def test_labels_cover_all_classes_and_have_unlabeled_pixels(drawn_data):
     labels = [cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
               for path in (drawn_data / 'annotations' / 'train').iterdir()]
     assert set(np.unique(labels)) == set(range(8))

@@ -1,4 +1,4 @@
-"""The notebook runs from top to bottom; it is stored without outputs."""
+"""The notebook runs from top to bottom and is stored without outputs."""
 
 import json
 import re
@@ -7,7 +7,7 @@ import pytest
 
 
 def test_tour(root, monkeypatch):
-    # Kernels are tested in Triton's interpreter; here none is to run.
+    # Kernels would run in Triton's interpreter. The notebook uses none.
     monkeypatch.delenv('TRITON_INTERPRET', raising=False)
     nbformat = pytest.importorskip('nbformat')
     nbclient = pytest.importorskip('nbclient')

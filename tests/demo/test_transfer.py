@@ -1,4 +1,4 @@
-"""Pretraining arrives in a detector: the whole way, on drawn images."""
+"""A detector starts from a pretrained classifier, on drawn images."""
 
 import json
 
@@ -13,7 +13,7 @@ def test_a_detector_starts_from_the_features(run_python, tmp_path):
     assert 'the same stage outputs, bit for bit' in done.stdout
     losses = json.loads((out / 'losses.json').read_text())
     assert len(losses['pretrained']) == len(losses['scratch']) == 60
-    # At first both find out that most places are empty, and that is all.
+    # At first both only learn that most positions are empty.
     pretrained, scratch = (
         np.mean(losses[name][30:]) for name in ('pretrained', 'scratch'))
     assert pretrained < 0.99 * scratch

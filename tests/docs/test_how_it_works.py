@@ -1,4 +1,4 @@
-"""What docs/how_it_works.md says of CycleFC is so."""
+"""The formula of CycleFC in docs/how_it_works.md is right."""
 
 import re
 

@@ -1,39 +1,30 @@
-"""Links and commands in the Markdown of the repository lead somewhere.
+"""Links in the Markdown files of the repository lead somewhere.
 
-Files and anchors are looked up. Of absolute URLs only the form is checked:
-tests have no network.
+The tests look up files and anchors. They check only the form of absolute
+URLs, because tests have no network.
 """
 
 import re
-import subprocess
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from helpers.pages import PAGES, name_of
 
-ROOT = Path(__file__).resolve().parents[2]
-PAGES = sorted(
-    ROOT / name for name in subprocess.run(
-        ['git', 'ls-files', '*.md'], cwd=ROOT, capture_output=True,
-        text=True).stdout.split()) or sorted(ROOT.glob('docs/*.md'))
 FENCE = re.compile(r'^```[\s\S]*?^```|^(?: {4}.*\n)+', re.MULTILINE)
 CODE = re.compile(r'`[^`]*`')
 LINK = re.compile(r'\[[^\[\]]*\]\(([^()\s]*)\)')
-COMMAND = re.compile(
-    r'(?:python -m mmcyclemlp |tools/)(\w+)(?:\.py)?\b'
-    r'((?:[^\n`]|\\\n|\n {8})*)')
 
 
 def anchors(page):
-    """Of the headings, as repositories and our site make them.
+    """Return the anchors of a page, as GitHub and our site make them.
 
-    Those of the API's page come from docstrings: its directives.
+    Headings of docs/api.md come from docstrings, so its directives count.
     """
     text = FENCE.sub('', page.read_text('utf-8'))
     found = set(re.findall(r'^::: ([\w.]+)', text, flags=re.MULTILINE))
     for heading in re.findall(r'^#+ (.*)', text, flags=re.MULTILINE):
         slug = re.sub(r'[^\w\- ]', '', heading.lower()).replace(' ', '-')
-        while slug in found:  # a second one of that name is not linked to
+        while slug in found:  # no page links to a second heading of one name
             slug += '-1'
         found.add(slug)
     return found
@@ -54,8 +45,7 @@ def wrong_links(page):
             yield target
 
 
-@pytest.mark.parametrize(
-    'page', PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize('page', PAGES, ids=name_of)
 def test_links(page):
     assert not list(wrong_links(page))
 
@@ -68,22 +58,3 @@ def test_wrong_links_are_found(tmp_path):
                     '[3](other.md#not-a-heading) [4](https://nowhere)')
     assert list(wrong_links(page)) == [
         '#bottom', 'gone.jpg', 'other.md#not-a-heading', 'https://nowhere']
-
-
-@pytest.mark.parametrize(
-    'page', PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_commands(page):
-    """Commands that pages tell to type are there, and so are their options."""
-    common = (ROOT / 'mmcyclemlp' / 'engine' / 'command.py').read_text()
-    for name, rest in COMMAND.findall(page.read_text('utf-8')):
-        if name == 'COMMAND':
-            continue
-        tool = ROOT / 'tools' / f'{name}.py'
-        if not tool.exists():
-            tool = ROOT / 'tools' / f'{name}.sh'
-        assert tool.exists(), name
-        if tool.suffix == '.py':
-            text = tool.read_text() + common
-            for option in re.findall(r'(?<= )\[?(--[a-z][\w-]+)', rest):
-                assert f"'{option}'" in text or option == '--help', (
-                    f'{name} has no {option}')

@@ -1,4 +1,4 @@
-"""The configs of docs/own_data.md, as they stand there, train a step."""
+"""The configs of docs/own_data.md train a step."""
 
 import re
 import shutil
@@ -15,7 +15,7 @@ import pytest
                    'val_dataloader.dataset.indices=2'], 'mIoU'),
 ])
 def test_config_of_the_page(name, options, result, root, drawn_data,
-                            run_python, tmp_path):
+                            run_cli, tmp_path):
     page = (root / 'docs' / 'own_data.md').read_text()
     text, = re.findall(rf'```python\n(# mine/{name}\.py\n.*?)```', page,
                        flags=re.DOTALL)
@@ -26,6 +26,6 @@ def test_config_of_the_page(name, options, result, root, drawn_data,
     for split in ('train', 'val'):
         shutil.copy(mine / 'annotations' / f'instances_{split}.json',
                     mine / 'annotations' / f'{split}.json')
-    done = run_python(root / 'tools' / 'train.py', f'mine/{name}.py',
-                      '--cfg-options', *options, cwd=tmp_path)
+    done = run_cli('train', f'mine/{name}.py', '--cfg-options', *options,
+                   cwd=tmp_path)
     assert result in done.stdout + done.stderr

@@ -1,4 +1,4 @@
-"""The snippets of docs/plain_pytorch.md run, and print what stands there."""
+"""The snippets of docs/plain_pytorch.md run and print what they say."""
 
 import re
 from importlib.util import find_spec

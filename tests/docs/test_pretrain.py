@@ -1,4 +1,4 @@
-"""The config of docs/pretrain.md, as it stands there, trains and is tested."""
+"""The config of docs/pretrain.md trains, and a detector takes its weights."""
 
 import re
 
@@ -10,7 +10,7 @@ from helpers import class_images
 from mmcyclemlp import CycleNet, load_pretrained
 
 
-def test_config_of_the_page(root, run_python, tmp_path):
+def test_config_of_the_page(root, run_cli, tmp_path):
     pytest.importorskip('mmpretrain')
     page = (root / 'docs' / 'pretrain.md').read_text()
     text, = re.findall(r'```python\n(# mine/classifier\.py\n.*?)```', page,
@@ -21,18 +21,17 @@ def test_config_of_the_page(root, run_python, tmp_path):
     class_images.draw(tmp_path / 'data' / 'mine', per_class=1)
     net = CycleNet('b1', fork_feat=False)
     torch.save(definition.official_file(net), tmp_path / 'CycleMLP_B1.pth')
-    tools = root / 'tools'
-    run_python(tools / 'convert_checkpoint.py', 'CycleMLP_B1.pth',
-               'b1_headless.pth', '--drop-head', cwd=tmp_path)
-    # A learning rate of 0, so that the weights are to be seen afterwards.
-    done = run_python(
-        tools / 'train.py', 'mine/classifier.py', '--cfg-options',
+    run_cli('convert_checkpoint', 'CycleMLP_B1.pth', 'b1_headless.pth',
+            '--drop-head', cwd=tmp_path)
+    # A learning rate of 0 keeps the weights, so that they can be compared.
+    done = run_cli(
+        'train', 'mine/classifier.py', '--cfg-options',
         'train_cfg.max_epochs=1', 'optim_wrapper.optimizer.lr=0.',
         'train_dataloader.num_workers=1', 'val_dataloader.num_workers=1',
         'train_dataloader.batch_size=4', cwd=tmp_path)
     log = done.stdout + done.stderr
     assert 'head.weight' in log and 'accuracy/top5' in log
-    # Then a detector from it.
+    # A detector loads the backbone of the classifier.
     backbone = CycleNet('b1', fork_last3=True)
     load_pretrained(
         backbone, tmp_path / 'work_dirs' / 'classifier' / 'epoch_1.pth')
@@ -42,7 +41,7 @@ def test_config_of_the_page(root, run_python, tmp_path):
 
 
 def test_keys_of_the_page(root):
-    """What the page sets by --cfg-options is in the configs."""
+    """The configs have the keys that the page sets by --cfg-options."""
     pytest.importorskip('mmpretrain')
     from mmengine.config import Config
 

@@ -1,4 +1,4 @@
-"""The recipes of docs/recipes.md, as they stand there, run."""
+"""The recipes of docs/recipes.md run."""
 
 import os
 import re
@@ -20,7 +20,7 @@ train_cfg = dict(max_epochs=1)
 """
 BOXES = tiny.RETINANET[tiny.RETINANET.index('metainfo'):]
 MASKS = BOXES + SHORT + "train_pipeline[1]['with_mask'] = True\n"
-# What makes the heads of the page small.
+# Settings that make the heads of the page small.
 HEADS = dict(
     cascade="""
 model.update(
@@ -69,7 +69,7 @@ model.update(
 
 @pytest.fixture(scope='module')
 def texts(root):
-    """The snippets of the page by name."""
+    """Return the snippets of the page by name."""
     page = (root / 'docs' / 'recipes.md').read_text()
     return {name: text for text, name in re.findall(
         r'```python\n(# mine/(\w+)\.py\n.*?)```', page, flags=re.DOTALL)}
@@ -77,9 +77,9 @@ def texts(root):
 
 @pytest.fixture
 def mine(texts, root, drawn_data, tmp_path):
-    """Write recipes in a folder, each on top of the last; give its path.
+    """Write recipes that inherit from each other; return the last config.
 
-    The first is on top of a small network of its kind.
+    The first recipe inherits from a small network.
     """
     for name, base in (('segmentor', 'upernet'), ('detector', 'retinanet')):
         tiny.write_config(tmp_path, root, drawn_data, base).rename(
@@ -100,11 +100,11 @@ def mine(texts, root, drawn_data, tmp_path):
 
 
 @pytest.fixture
-def run(root):
-    """Run a command in this process; give the work dir."""
+def run():
+    """Run a command in this process and return its work dir."""
 
-    def call(tool, config, *args, expect=0):
-        assert run_command(root / 'tools' / f'{tool}.py', config, '--work-dir',
+    def call(command, config, *args, expect=0):
+        assert run_command(command, config, '--work-dir',
                            config.parent / 'work', *args) == expect
         return config.parent / 'work'
 
@@ -113,7 +113,7 @@ def run(root):
 
 @HOOKS.register_module()
 class StopInValidation(Hook):
-    """Asks a run to end as soon as it validates."""
+    """Send SIGTERM during validation."""
 
     def after_val_iter(self, *args, **kwargs):
         os.kill(os.getpid(), signal.SIGTERM)
@@ -121,7 +121,7 @@ class StopInValidation(Hook):
 
 @pytest.fixture
 def handlers():
-    """Leave the handlers of signals as they were."""
+    """Restore the signal handlers."""
     before = {number: signal.getsignal(number)
               for number in (signal.SIGTERM, signal.SIGINT)}
     yield
@@ -143,14 +143,14 @@ randomness = dict(seed=1)
                         whole['ema_state_dict'][f'module.{name}'])
     assert not torch.equal(average, trained)
     assert int(whole['ema_state_dict']['steps']) == 4
-    # The test takes the average, as the last validation did.
+    # The command test uses the average, as the last validation did.
     run('test', tmp_path / 'config.py', work / 'iter_4.pth')
     values = [re.findall(r'mIoU: ([0-9.]+)', text.out + text.err)[-1]
               for text in (log, capfd.readouterr())]
     assert values[0] == values[1]
 
     work.rename(tmp_path / 'whole')
-    # mm names what it shares in a process by the second.
+    # mm names its global objects by the second.
     time.sleep(1.1)
     run('train', mine('ema', more=short + """
 custom_hooks = [*_base_.custom_hooks, dict(type='StopInValidation')]
@@ -167,7 +167,7 @@ def test_curves_decay_memory_and_the_other_runner(mine, run, monkeypatch,
                                                   tmp_path):
     for library in ('wandb', 'tensorboard'):
         pytest.importorskip(library)
-    # W&B takes copies of what lies below the current folder.
+    # W&B copies the files below the current folder.
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv('WANDB_DATA_DIR', str(tmp_path))
     config = mine('curves', 'layer_decay', 'memory', 'fsdp', more="""
@@ -182,7 +182,7 @@ train_cfg = dict(max_iters=2, val_interval=2)
     groups = torch.load(work / 'iter_2.pth', weights_only=False)[
         'optimizer']['param_groups']
     rates = sorted({group['lr'] for group in groups})
-    # Four blocks, the first of which is frozen, and what is above them.
+    # Four blocks, of which the first is frozen, and the layers above them.
     assert [rate / rates[-1] for rate in rates] == pytest.approx(
         [.9**3, .9**2, .9, 1.])
     run('train', config, '--resume', '--cfg-options', 'train_cfg.max_iters=3')
@@ -193,11 +193,11 @@ def test_zero(mine, run_python, tmp_path):
     config = mine('zero', more='train_cfg = dict(max_iters=1)\n')
     run_python(
         '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', 2,
-        'tools/train.py', config, '--work-dir', tmp_path / 'work',
+        '-m', 'mmcyclemlp', 'train', config, '--work-dir', tmp_path / 'work',
         '--launcher', 'pytorch')
     content = torch.load(tmp_path / 'work' / 'iter_1.pth', weights_only=False)
     optimizer = content['optimizer']
-    # The states of all parameters, of both processes.
+    # The states of the parameters of both processes.
     number = sum(len(group['params']) for group in optimizer['param_groups'])
     assert len(optimizer['state']) == number > 50
 

@@ -1,15 +1,14 @@
-"""What docs/weights.md tells to type, in its order."""
+"""The commands of docs/weights.md run, in their order."""
 
 import json
 import re
-import runpy
 import shlex
-import sys
 
 import definition
 import pytest
 import torch
 from helpers import paddle_file
+from helpers.commands import run_command
 
 from mmcyclemlp import CycleNet
 
@@ -19,7 +18,7 @@ OWN = dict(embed_dims=[32, 64, 128, 192], depths=[1, 1, 2, 1],
 
 def test_commands_of_the_page(root, tmp_path, monkeypatch, capsys):
     pytest.importorskip('safetensors')
-    # In this process, with small networks by the names of the large ones.
+    # Small networks take the names of the large ones, to save time.
     small = dict(embed_dims=[8, 12, 16, 24], depths=[1, 2, 1, 1],
                  mlp_ratios=[4, 4, 2, 2])
     monkeypatch.setitem(CycleNet.arch_settings, 'b1', small)
@@ -40,14 +39,12 @@ def test_commands_of_the_page(root, tmp_path, monkeypatch, capsys):
         }}, tmp_path / 'work_dirs' / 'mine' / f'{name}.pth')
     page = (root / 'docs' / 'weights.md').read_text()
     commands = re.findall(
-        r'^    python tools/convert_checkpoint\.py (?!SRC)(.*)$', page,
-        flags=re.MULTILINE)
+        r'^    python -m mmcyclemlp convert_checkpoint (?!CHECKPOINT)(.*)$',
+        page, flags=re.MULTILINE)
     assert len(commands) == 8
     for command in commands:
         arguments = shlex.split(command)
-        monkeypatch.setattr(sys, 'argv', ['convert_checkpoint', *arguments])
-        runpy.run_path(str(root / 'tools' / 'convert_checkpoint.py'),
-                       run_name='__main__')
+        assert run_command('convert_checkpoint', *arguments) == 0
         assert f'wrote       {arguments[1]} ' in capsys.readouterr().out
         if '--arch' in arguments:
             assert json.loads(arguments[-1]) == OWN
