@@ -29,6 +29,7 @@ from .fusing import can_fuse_mixer, can_fuse_mlp, fused_mixer, fused_mlp
 from .layers import (
     Downsample,
     DropPath,
+    Mlp,
     PatchMerging,
     make_stem,
     to_nchw,
@@ -36,33 +37,6 @@ from .layers import (
 from .weights import adapt_state_dict, load_pretrained
 
 logger = logging.getLogger('mmcyclemlp')
-
-
-class Mlp(nn.Module):
-    """Two linear layers with an activation between them.
-
-    Args:
-        in_features (int): Channels of the input.
-        hidden_features (int): Channels between the layers.
-        out_features (int): Channels of the output.
-        act_layer (Callable): Makes the activation.
-        drop (float): Dropout after each layer. Default: 0.
-
-    Inputs:
-        x (Tensor): (..., in_features).
-    """
-
-    def __init__(self, in_features, hidden_features, out_features, act_layer,
-                 drop=0.):
-        super().__init__()
-        self.fc1 = nn.Linear(in_features, hidden_features)
-        self.act = act_layer()
-        self.fc2 = nn.Linear(hidden_features, out_features)
-        self.drop = nn.Dropout(drop)
-
-    def forward(self, x):
-        x = self.drop(self.act(self.fc1(x)))
-        return self.drop(self.fc2(x))
 
 
 class CycleMixer(nn.Module):
@@ -146,11 +120,11 @@ class CycleBlock(nn.Module):
         self.backend = backend
 
     def _forward(self, x):
-        if can_fuse_mixer(self, x, CycleMixer):
+        if type(self.attn) is CycleMixer and can_fuse_mixer(self, x):
             x = fused_mixer(self, x)
         else:
             x = x + self.drop_path(self.attn(self.norm1(x)))
-        if can_fuse_mlp(self, x, Mlp):
+        if can_fuse_mlp(self, x):
             return fused_mlp(self, x)
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
@@ -161,76 +135,75 @@ class CycleBlock(nn.Module):
 
 
 class CycleNet(nn.Module):
-    """CycleMLP backbone with multi-scale outputs, or classifier.
+    """CycleMLP as a backbone with multi-scale outputs, or as a classifier.
 
-    Any image size works, from 3x3 on (1x1 with ``stem='conv4'``); none
-    needs to be a multiple of 32.
+    Images of any size from 3x3 on work (from 1x1 on with ``stem='conv4'``).
 
-    Of T, S and B the authors released weights but never code. Here they
-    are read as Swin's dims and depths with Swin's patch merging, and
-    mixers that sum their branches: of what was tried, this alone has the
-    published counts (28M, 50M, 88M parameters; 4.4, 8.5, 15.2 GMACs). The
-    counts do not tell which stem they have, hence ``stem``.
+    The authors released weights of T, S and B, but no code. Here these archs
+    have the dims, depths and patch merging of Swin, and mixers that sum
+    their branches. This is a reading: it alone has the published counts (28,
+    50 and 88 M parameters; 4.4, 8.5 and 15.2 GMACs). The counts do not tell
+    the stem, which ``stem`` selects.
 
     Args:
-        arch (str | dict): ``'b1'`` ... ``'b5'``; ``'t'``, ``'s'``, ``'b'``
-            (a reading, see above); or a dict with ``embed_dims``,
-            ``depths`` and ``mlp_ratios``, a number a stage, and perhaps
-            ``downsample`` (``'conv'``, the default, or
-            ``'patch_merging'``) and ``reweight`` (whether the mixer's
-            branches are weighted; default True). Default: 'b1'.
+        arch (str | dict): ``'b1'`` to ``'b5'``, ``'t'``, ``'s'`` or ``'b'``.
+            Or a dict with ``embed_dims``, ``depths`` and ``mlp_ratios``, one
+            number for each stage. The dict may have ``downsample``
+            (``'conv'``, the default, or ``'patch_merging'``) and
+            ``reweight`` (whether the mixer weights its branches; True by
+            default).
         stem (str): ``'conv7'``, 7x7 with stride 4, or ``'conv4'``, 4x4 with
             stride 4 and a norm. Default: 'conv7'.
         in_channels (int): Channels of the image. Default: 3.
-        fork_feat (bool): Whether to give a tuple of maps (backbone) or
+        fork_feat (bool): Whether to return a tuple of maps (backbone) or
             logits (classifier). Default: True.
-        fork_last3 (bool | None): Whether the output of the first stage
-            has no norm, so that no parameter goes unused with heads that
-            start at the second stage (RetinaNet). None takes it from the
-            environment variable FORK_LAST3 of the official code, where any
-            non-empty value means True. Default: None.
-        out_indices (Sequence[int]): Stages whose maps are given, from 0.
-            Stages after the last of them are not run, and are frozen.
-            Default: (0, 1, 2, 3).
+        fork_last3 (bool | None): Whether the output of the first stage has
+            no norm. Heads that start at the second stage, as RetinaNet's,
+            then leave no parameter unused. None reads the environment
+            variable FORK_LAST3 of the official code, where any non-empty
+            value means True. Default: None.
+        out_indices (Sequence[int]): Stages whose maps are returned, from 0.
+            Later stages are frozen and do not run. Default: (0, 1, 2, 3).
         num_classes (int): Classes of the classifier. Default: 1000.
         drop_rate (float): Dropout rate. Default: 0.
-        drop_path_rate (float): Stochastic depth rate of the last block;
-            it grows linearly from 0 at the first. Default: 0.
+        drop_path_rate (float): Stochastic depth rate of the last block. It
+            grows linearly from 0 at the first block. Default: 0.
         qkv_bias (bool): Whether the pointwise branch of the mixer has a
             bias. Default: False.
         skip_lam (float): Divisor of the residual branches. Default: 1.
-        frozen_stages (int): Number of stages to freeze (no gradient, eval
-            mode), together with the stem. Norms of the outputs are not
-            frozen. 0 and -1 freeze nothing. Default: -1.
-        with_cp (bool): Whether to recompute blocks in the backward pass
-            to save memory. Default: False.
+        frozen_stages (int): Number of stages to freeze, with the stem: no
+            gradient, eval mode. Norms of outputs are not frozen. 0 and -1
+            freeze nothing. Default: -1.
+        with_cp (bool): Whether to recompute blocks in the backward pass to
+            save memory. Default: False.
         norm_cfg (dict): Norm of blocks and outputs.
             Default: dict(type='LN', eps=1e-5).
         act_cfg (dict): Activation. Default: dict(type='GELU').
-        backend (str | None): How the blocks run: ``'triton'`` (fused
-            kernels, on a GPU), ``'torch'`` (on any device), ``'plain'``
-            (textbook blocks of stock operators, to be counted or
-            exported), ``'reference'`` (textbook blocks with deformable
-            convolutions, as in the official code; slow), or None:
-            ``'triton'`` in half precision where it was measured to be
-            faster, else ``'torch'``, and ``'plain'`` while torch.jit
-            traces. All give the same up to rounding. Default: None.
+        backend (str | None): How the blocks run. ``'triton'``: fused
+            kernels on a GPU. ``'torch'``: fused, on any device.
+            ``'plain'``: each submodule, in stock operators, to count or
+            export. ``'reference'``: each submodule, with the deformable
+            convolutions of the official code (slow). None: ``'triton'`` in
+            half precision where it was measured to be faster, else
+            ``'torch'``, and ``'plain'`` while torch.jit traces. The results
+            are equal up to rounding. A submodule that has a hook, a
+            parametrization or an adapter is always called. Default: None.
         init_cfg (dict | None): ``dict(type='Pretrained', checkpoint=...)``
-            with a path or URL, read by :meth:`init_weights`; ``prefix``
-            names where in a whole model the backbone lies, e.g.
-            ``'backbone.'``; ``trusted=True`` is for files of one's own
-            that are refused: they may run code. Default: None.
+            with a path or URL, which :meth:`init_weights` loads. ``prefix``
+            is where in a whole model the backbone is, e.g. ``'backbone.'``.
+            ``trusted=True`` unpickles a refused file of your own, and runs
+            code in it. Default: None.
 
     Inputs:
         x (Tensor): Image of shape (B, in_channels, H, W).
 
     Returns:
         tuple[Tensor] | Tensor: Contiguous maps (B, embed_dims[i], H_i, W_i)
-        of the stages in ``out_indices``, strides 4, 8, 16, 32; with
+        of the stages in ``out_indices``, with strides 4, 8, 16 and 32. With
         ``fork_feat=False`` logits (B, num_classes).
 
     Raises:
-        ValueError: An argument is out of its range; says which.
+        ValueError: An argument or an image is not valid.
     """
 
     arch_settings = ARCH_SETTINGS
@@ -356,11 +329,11 @@ class CycleNet(nn.Module):
             module.reset_parameters()
 
     def init_weights(self):
-        """Initialise, then load the checkpoint of ``init_cfg`` if any.
+        """Initialize, then load the checkpoint of ``init_cfg`` if any.
 
         Raises:
-            CheckpointError: The checkpoint cannot be read safely, or does
-                not account for every tensor of the network.
+            CheckpointError: The checkpoint cannot be read safely or does
+                not fit the network.
         """
         self.apply(self._init_module)
         if self.init_cfg is not None:
@@ -394,26 +367,26 @@ class CycleNet(nn.Module):
             module.requires_grad_(False)
 
     def train(self, mode=True):
-        """Switch the mode; frozen stages stay in eval mode."""
+        """Set the mode. Frozen stages stay in eval mode."""
         super().train(mode)
         self._freeze_stages()
         return self
 
     def get_layer_depth(self, param_name, prefix=''):
-        """How deep a parameter lies, for learning rates that decay by layer.
+        """Return the depth of a parameter, for layer-wise decay.
 
-        As the classifiers and constructors of mmpretrain ask for it.
+        Classifiers and constructors of mmpretrain call it.
 
         Args:
             param_name (str): Name of the parameter in the whole model.
-            prefix (str): What precedes the names of the backbone there,
-                e.g. ``'backbone.'``. Default: ''.
+            prefix (str): Prefix of the backbone there, e.g.
+                ``'backbone.'``. Default: ''.
 
         Returns:
-            tuple[int, int]: Depth, and the number of layers: that of the
-            blocks which are run, and 2. The stem is at 0, each block one
-            deeper (with it what downsamples before it), and norms of the
-            outputs, the head and all else of the model at the last.
+            tuple[int, int]: Depth and number of layers. The stem has depth
+            0, the blocks that run have 1, 2, ..., together with the
+            downsampling before them. Output norms, head and the rest of the
+            model are the last layer.
         """
         blocks = [len(stage) for stage in self.network[:self._places:2]]
         last = depth = sum(blocks) + 1
@@ -443,7 +416,7 @@ class CycleNet(nn.Module):
                 f'more, got {height}x{width}')
 
     def forward_stem(self, x):
-        """From an image (B, in_channels, H, W) to a map (B, H', W', C)."""
+        """Map an image (B, in_channels, H, W) to (B, H', W', C)."""
         if not torch.jit.is_tracing() and not is_compiling():
             self._check_image(x)
         # Channels last from here on.

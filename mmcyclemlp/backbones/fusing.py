@@ -17,7 +17,7 @@ from ..ops import (
     residual_mlp,
 )
 from ..ops.mixer import branches_cost_less
-from .layers import DropPath
+from .layers import DropPath, Mlp
 
 _TEXTBOOK = ('plain', 'reference')
 # The names that the fused MLP has for activations.
@@ -26,13 +26,12 @@ _ACTIVATIONS = {nn.GELU: 'gelu', nn.ReLU: 'relu', nn.SiLU: 'silu',
 _WEIGHTS = (torch.Tensor, nn.Parameter)
 
 
-def can_fuse_mixer(block, x, kind):
+def can_fuse_mixer(block, x):
     """Check whether :func:`fused_mixer` gives what the submodules give.
 
     Args:
-        block (CycleBlock): The block.
+        block (CycleBlock): The block. Its ``attn`` is a CycleMixer.
         x (Tensor): (B, H, W, C), its input.
-        kind (type): The stock class of the submodule.
 
     Returns:
         bool: False also where the fused form is slower.
@@ -41,7 +40,7 @@ def can_fuse_mixer(block, x, kind):
             x.shape[1] * x.shape[2], x.shape[3]):
         return False
     mixer = block.attn
-    if type(mixer) is not kind or _has_hooks(mixer):
+    if _has_hooks(mixer):
         return False
     parts = mixer._modules  # each attribute of a module costs 0.5 us
     along_width, along_height = parts['sfc_h'], parts['sfc_w']
@@ -55,13 +54,12 @@ def can_fuse_mixer(block, x, kind):
         and _is_stock(block.drop_path, DropPath))
 
 
-def can_fuse_mlp(block, x, kind):
+def can_fuse_mlp(block, x):
     """Check whether :func:`fused_mlp` gives what the submodules give.
 
     Args:
         block (CycleBlock): The block.
         x (Tensor): (B, H, W, C), its input.
-        kind (type): The stock class of the submodule.
 
     Returns:
         bool: False also where the fused form is slower.
@@ -71,7 +69,7 @@ def can_fuse_mlp(block, x, kind):
             is_compiling() and not x.is_cpu):
         return False
     mlp = block.mlp
-    if type(mlp) is not kind or _has_hooks(mlp):
+    if type(mlp) is not Mlp or _has_hooks(mlp):
         return False
     parts = mlp._modules
     act = parts['act']

@@ -1,4 +1,4 @@
-"""Layers of CycleNet beside its blocks: stem, downsampling, drop path."""
+"""Layers of CycleNet that other networks have, too."""
 
 import torch
 import torch.nn.functional as F
@@ -52,6 +52,33 @@ class DropPath(nn.Module):
 
     def extra_repr(self):
         return f'drop_prob={self.drop_prob:.3f}, skip_lam={self.skip_lam}'
+
+
+class Mlp(nn.Module):
+    """Two linear layers with an activation between them.
+
+    Args:
+        in_features (int): Channels of the input.
+        hidden_features (int): Channels between the layers.
+        out_features (int): Channels of the output.
+        act_layer (Callable): Makes the activation.
+        drop (float): Dropout after each layer. Default: 0.
+
+    Inputs:
+        x (Tensor): (..., in_features).
+    """
+
+    def __init__(self, in_features, hidden_features, out_features, act_layer,
+                 drop=0.):
+        super().__init__()
+        self.fc1 = nn.Linear(in_features, hidden_features)
+        self.act = act_layer()
+        self.fc2 = nn.Linear(hidden_features, out_features)
+        self.drop = nn.Dropout(drop)
+
+    def forward(self, x):
+        x = self.drop(self.act(self.fc1(x)))
+        return self.drop(self.fc2(x))
 
 
 class Downsample(nn.Module):
