@@ -208,7 +208,7 @@ def test_what_there_is_no_time_for_is_named(run):
     status, text, rows = run('op', seconds=1e-3)
     assert status == 0
     assert {row['status'] for row in rows[4:]} == {'no time'}
-    assert '| 1x512x2x2 fp32 fwd+bwd | no time |' in text
+    assert '| 1x512x2x2 fp32 fwd+bwd  | no time |' in text
 
 
 @pytest.mark.parametrize('args, message', [
