@@ -1,1 +1,1 @@
-"""Pictures of what the network does and of how its training went."""
+"""Draw what the network reads and computes."""

@@ -1,29 +1,34 @@
-"""Where an output of the network gets its value from.
+"""Compute and draw where an output of the network reads.
 
 The effective receptive field is that of Luo et al., "Understanding the
 Effective Receptive Field in Deep Convolutional Neural Networks", NeurIPS 2016
 (https://arxiv.org/abs/1701.04128).
 """
 
+from __future__ import annotations
+
 import torch
 import torch.nn.functional as F
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from torch import Tensor
 
-from ..ops.reference import cycle_offsets
+from ..backbones import CycleNet
+from ..ops import cycle_offsets
 from .stage_maps import stage_outputs
 
 
-def reading_share(channels, kernel_size):
-    """Which share of its channels a CycleFC reads at which offset.
+def reading_share(channels: int, kernel_size: tuple[int, int]) -> Tensor:
+    """Return the share of its channels that a CycleFC reads at each offset.
 
     Args:
         channels (int): Number of input channels C.
         kernel_size (tuple[int, int]): ``(S_H, S_W)``, both odd.
 
     Returns:
-        Tensor: (S_H, S_W), its middle is the position itself; sums to 1.
+        Tensor: (S_H, S_W), with the position itself in the middle. The sum
+        is 1.
     """
     height, width = kernel_size
     share = torch.zeros(height, width, dtype=torch.double)
@@ -32,18 +37,19 @@ def reading_share(channels, kernel_size):
     return share
 
 
-def mixer_share(channels, kernel_size):
-    """The same for a mixer: CycleFC along both axes, and a pointwise branch.
+def mixer_share(channels: int, kernel_size: tuple[int, int]) -> Tensor:
+    """Return the share of its channels that a mixer reads at each offset.
 
-    The three branches count alike; the network weighs them.
+    A mixer has a CycleFC along each axis and a pointwise branch. All three
+    have the same weight here; in the network the weights are computed.
 
     Args:
         channels (int): Number of input channels C.
-        kernel_size (tuple[int, int]): Of the first CycleFC; the other has
-            it turned.
+        kernel_size (tuple[int, int]): Kernel of the first CycleFC. The
+            second has it transposed.
 
     Returns:
-        Tensor: (S, S) with S the larger side; sums to 1.
+        Tensor: (S, S) with S the larger side. The sum is 1.
     """
     size = max(kernel_size)
     share = torch.zeros(size, size, dtype=torch.double)
@@ -55,15 +61,15 @@ def mixer_share(channels, kernel_size):
     return share
 
 
-def stacked_share(share, number):
-    """Where the value of a position comes from after several mixers.
+def stacked_share(share: Tensor, number: int) -> Tensor:
+    """Return the share that several mixers in a row read at each offset.
 
     Args:
-        share (Tensor): (S, S), of one mixer.
-        number (int): How many, one after another.
+        share (Tensor): (S, S), the share of one mixer.
+        number (int): Number of mixers.
 
     Returns:
-        Tensor: (R, R) with R = number * (S - 1) + 1; sums to 1.
+        Tensor: (R, R) with R = number * (S - 1) + 1. The sum is 1.
     """
     result = share
     for _ in range(number - 1):
@@ -73,17 +79,19 @@ def stacked_share(share, number):
     return result
 
 
-def effective_receptive_field(model, images):
-    """How much each input pixel moves the middle of each stage.
+def effective_receptive_field(model: CycleNet, images: Tensor
+                              ) -> list[Tensor]:
+    """Return how much each pixel changes the middle position of each stage.
 
     Args:
         model (CycleNet): The network, in eval mode.
-        images (Tensor): (B, 3, H, W), normalised; the mean is over them.
+        images (Tensor): (B, 3, H, W), normalized. The result is the mean
+            over them.
 
     Returns:
-        list[Tensor]: (H, W) of each stage: the absolute gradient of the
-        sum of the channels at the middle position, summed over colours, on
-        the CPU.
+        list[Tensor]: (H, W) of each stage, on the CPU: the absolute
+        gradient of the sum of the channels at the middle position, summed
+        over colors.
     """
     fields = None
     for image in images:
@@ -100,11 +108,11 @@ def effective_receptive_field(model, images):
     return [field / len(images) for field in fields]
 
 
-def middle_of(field):
-    """Row and column with half of a field on either side (list[int]).
+def middle_of(field: Tensor) -> list[int]:
+    """Return the row and the column with half of a field on either side.
 
-    Not the middle of the image: where it lies depends on the paddings that
-    are on the way.
+    They can differ from the middle of the image, because of the padding of
+    earlier layers.
     """
     middle = []
     for own in (field.sum(1), field.sum(0)):
@@ -113,15 +121,16 @@ def middle_of(field):
     return middle
 
 
-def side_that_holds(field, share):
-    """Side of the square about the middle of a field with most of its sum.
+def side_that_holds(field: Tensor, share: float) -> int:
+    """Return the side of the square that has a share of a field's sum.
 
     Args:
         field (Tensor): (H, W), not negative.
-        share (float): How much of the sum the square is to hold, 0 to 1.
+        share (float): Share of the sum, 0 to 1.
 
     Returns:
-        int: In pixels, odd; parts of the square may lie beyond a border.
+        int: Side in pixels, odd, of a square around the middle of the
+        field. It may extend beyond the border.
     """
     rows, columns = (
         (torch.arange(side) - own).abs()
@@ -133,24 +142,25 @@ def side_that_holds(field, share):
     return 2 * int((held < share * held[-1]).sum()) + 1
 
 
-def draw_cyclefc(kernel_size=(1, 3), channels=12, blocks=4):
-    """Draw what CycleFC reads, from its offsets.
+def draw_cyclefc(kernel_size: tuple[int, int] = (1, 3), channels: int = 12,
+                 blocks: int = 4) -> Figure:
+    """Draw the offsets at which CycleFC reads its channels.
 
     Args:
-        kernel_size (tuple[int, int]): Of the first CycleFC of a mixer.
-            Default: (1, 3), the network's.
-        channels (int): How many channels to draw; the pattern goes on.
+        kernel_size (tuple[int, int]): Kernel of the first CycleFC of a
+            mixer. Default: (1, 3), as in the network.
+        channels (int): Number of channels to draw. The pattern repeats.
             Default: 12.
-        blocks (int): How many mixers to stack. Default: 4.
+        blocks (int): Number of mixers in a row. Default: 4.
 
     Returns:
-        Figure: Channels by offset of both CycleFC, a mixer, and a stack.
+        Figure: Both CycleFC of a mixer, one mixer, and several in a row.
     """
     figure = Figure(figsize=(11, 3.2), layout='constrained')
     axes = figure.subplots(1, 4)
     for axis, own in zip(axes, (kernel_size, kernel_size[::-1])):
         _draw_steps(axis, own, channels)
-    # A multiple of the period, as nearly all widths of the network.
+    # The channels are a multiple of the period, so all offsets are equal.
     one = mixer_share(kernel_size[0] * kernel_size[1] * channels, kernel_size)
     for axis, share, title in (
             (axes[2], one, 'one mixer: both and\na pointwise branch'),
@@ -170,8 +180,8 @@ def draw_cyclefc(kernel_size=(1, 3), channels=12, blocks=4):
     return figure
 
 
-def _draw_steps(axis, kernel_size, channels):
-    """A cell for each channel at the offset where it is read."""
+def _draw_steps(axis, kernel_size: tuple[int, int], channels: int) -> None:
+    """Draw a cell for each channel at the offset where it is read."""
     height, width = kernel_size
     offsets = cycle_offsets(channels, kernel_size).tolist()
     places = [(dy + height // 2) * width + dx + width // 2
@@ -184,9 +194,9 @@ def _draw_steps(axis, kernel_size, channels):
     labels = [(dy, dx) for dy in range(-(height // 2), height // 2 + 1)
               for dx in range(-(width // 2), width // 2 + 1)]
     along = 'dx' if height == 1 else 'dy' if width == 1 else '(dy, dx)'
-    shown = {'dx': [dx for _, dx in labels], 'dy': [dy for dy, _ in labels],
-             '(dy, dx)': labels}[along]
-    axis.set_xticks(range(len(labels)), shown,
+    if along != '(dy, dx)':
+        labels = [dy + dx for dy, dx in labels]  # one of them is 0
+    axis.set_xticks(range(len(labels)), labels,
                     rotation=90 if along == '(dy, dx)' else 0)
     axis.set_xticks([place - 0.5 for place in range(len(labels) + 1)],
                     minor=True)
@@ -200,16 +210,17 @@ def _draw_steps(axis, kernel_size, channels):
     axis.set_title(f'CycleFC with kernel {height}x{width}', fontsize=9)
 
 
-def draw_fields(fields, title):
+def draw_fields(fields: list[Tensor], title: str) -> Figure:
     """Draw effective receptive fields side by side, on a log scale.
 
     Args:
         fields (list[Tensor]): (H, W) of each stage.
-        title (str): What network and input it is.
+        title (str): Title of the figure.
 
     Returns:
-        Figure: Brightest is the strongest pixel of a stage, dark a 10000th
-        of it or less; squares hold half and 95 % of the sum.
+        Figure: The brightest pixel has the largest gradient of a stage, a
+        dark one at most a 10000th of it. Squares contain 50 % and 95 % of
+        the sum.
     """
     figure = Figure(figsize=(2.8 * len(fields) + 0.8, 3.3),
                     layout='constrained')
@@ -221,15 +232,15 @@ def draw_fields(fields, title):
                             norm=LogNorm(vmin=1e-4, vmax=1))
         middle = middle_of(field)
         sides = [side_that_holds(field, share) for share in (0.5, 0.95)]
-        for side, colour in zip(sides, ('deepskyblue', 'lime')):
+        for side, color in zip(sides, ('deepskyblue', 'lime')):
             left, top = middle[1] - side / 2, middle[0] - side / 2
             axis.plot([left, left + side, left + side, left, left],
                       [top, top, top + side, top + side, top],
-                      color=colour, linewidth=0.8)
+                      color=color, linewidth=0.8)
         axis.set(xlim=(-0.5, field.shape[1] - 0.5),
                  ylim=(field.shape[0] - 0.5, -0.5), xticks=[], yticks=[])
         axis.set_title(f'stage {place}\n50 % in {sides[0]}, 95 % in '
                        f'{sides[1]} pixels', fontsize=8)
     figure.colorbar(drawn, ax=axes, shrink=0.7,
-                    label='gradient / its largest')
+                    label='gradient / largest gradient')
     return figure

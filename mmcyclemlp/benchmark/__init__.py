@@ -1,1 +1,1 @@
-"""How fast CycleMLP runs beside its alternatives; needs torch alone."""
+"""Measure CycleMLP beside its alternatives. It needs torch alone."""

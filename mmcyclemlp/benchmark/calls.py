@@ -1,52 +1,92 @@
-"""One call of a contender: what is timed."""
+"""Build the call of a contender: it takes nothing and returns its results.
+
+In each function ``small`` selects a small input, ``exact`` double precision.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import importlib
+import math
 from functools import partial
+from typing import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..ops import cycle_fc
-from ..ops.reference import offset_classes
-from .contenders import MODES, TEXTBOOK, build_net, build_peer, plain_cycle_fc
-from .timing import elapsed
+from ..backbones import CycleNet
+from ..ops import CycleFC
+from .contenders import MODES, PEERS, Contender, LeftOut, first_line
+
+Call = Callable[[], 'list[Tensor]']
+Shape = 'tuple[int, int, int, int]'  # (N, H, W, C)
 
 DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16,
           'fp16': torch.float16}
 LAYOUTS = {'contiguous': torch.contiguous_format,
            'channels_last': torch.channels_last}
-# Backend of torch.compile. Tests name one that compiles nothing.
+# Backend of torch.compile. Tests set one that compiles nothing.
 COMPILER = 'inductor'
 
 
-def draw(shapes, dtype, device, exact) -> list[Tensor]:
-    """The same random tensors at each call, rounded to ``dtype``."""
+def draw(shapes: list[tuple[int, ...]], dtype: str, device: torch.device,
+         exact: bool = False) -> list[Tensor]:
+    """Draw the same tensors at each call, rounded to ``dtype``."""
     torch.manual_seed(0)
-    tensors = [torch.randn(shape, device=device).to(dtype)
+    tensors = [torch.randn(shape, device=device).to(DTYPES[dtype])
                for shape in shapes]
     return [t.double() for t in tensors] if exact else tensors
 
 
-def run_net(net, x) -> list[Tensor]:
-    maps = net(x)
-    return list(maps.values() if isinstance(maps, dict) else maps)
+@torch.no_grad()
+def randomize(module: nn.Module) -> nn.Module:
+    """Draw the same weights for each contender.
+
+    They are larger than those at the start of training, and no bias is 0,
+    so that an error in any part changes the result.
+    """
+    torch.manual_seed(0)
+    for each in module.modules():
+        for name, weight in each.named_parameters(recurse=False):
+            noise = torch.randn_like(weight)
+            if weight.dim() > 1:
+                weight.copy_(noise / math.sqrt(weight[0].numel()))
+            else:  # the weight of a norm, or a bias
+                weight.copy_(0.1 * noise + (name == 'weight'))
+    return module
 
 
-def compiled(module, contender):
-    """The module, under torch.compile if the contender is compiled."""
+def build_peer(name: str, size: tuple[int, int], train: bool) -> nn.Module:
+    """Build another network with timm, for inference with fused layers.
+
+    Raises:
+        LeftOut: timm cannot be imported or build it.
+    """
+    model, options = PEERS[name]
+    if 'img_size' in options:
+        options = dict(options, img_size=size)
+    try:
+        net = importlib.import_module('timm').create_model(
+            model, features_only=True, **options)
+        return net if train else importlib.import_module(
+            'timm.utils').reparameterize_model(net.eval())
+    # RuntimeError: torchvision was built for another torch, or timm is old.
+    except (ImportError, RuntimeError) as error:
+        raise LeftOut(f'timm: {first_line(error)}') from error
+
+
+def compiled(run: Callable, contender: Contender) -> Callable:
+    """Compile a function or module, if the contender is compiled."""
     if not contender.compiles:
-        return module
-    # Networks of one class share the code to which results are attached.
+        return run
+    # Networks of one class share the code that results are cached for.
     torch._dynamo.config.cache_size_limit = 64
-    return torch.compile(module, dynamic=False, mode=MODES[contender.mode],
+    return torch.compile(run, dynamic=False, mode=MODES[contender.mode],
                          backend=COMPILER)
 
 
-def captured(call):
-    """The call as a CUDA graph."""
+def captured(call: Call) -> Call:
+    """Capture a call in a CUDA graph, and return its replay."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -64,187 +104,93 @@ def captured(call):
     return replay
 
 
-def with_grads(forward, inputs, dy, backward):
-    """A call of ``forward``, with the gradients of all inputs or none."""
+def step(run: Callable, inputs: list[Tensor], leaves: list[Tensor],
+         backward: bool, autocast: Callable = contextlib.nullcontext) -> Call:
+    """Return a call of ``run``, with ``backward`` also of its gradients.
+
+    Args:
+        run: Takes the inputs and returns a tensor or several.
+        inputs: Its inputs.
+        leaves: What gradients are computed of.
+        backward: Whether to compute them.
+        autocast: Returns the context of the forward pass.
+    """
+    gradients: list[Tensor] = []
 
     def call():
         with torch.set_grad_enabled(backward):
-            y = forward()
-            grads = torch.autograd.grad(y, inputs, dy) if backward else ()
-        return [y, *grads]
+            with autocast():
+                y = run(*inputs)
+            y = [y] if isinstance(y, Tensor) else list(y)
+            if not backward:
+                return y
+            if not gradients:
+                gradients.extend(t.to(own.dtype) for t, own in zip(draw(
+                    [own.shape for own in y], 'fp32', y[0].device), y))
+            return [*y, *torch.autograd.grad(
+                y, leaves, gradients, materialize_grads=True)]
 
     return call
 
 
-def only_first(call):
-    """The call, of whose results only the first can be compared."""
-    return lambda: call()[:1]
+def build_layer(question: str, channels: int, contender: Contender
+                ) -> nn.Module:
+    """Build CycleFC, or the mixer of a block."""
+    if question == 'mixer':
+        layer = CycleNet(
+            dict(embed_dims=(channels, ), depths=(1, ), mlp_ratios=(4, )),
+            fork_last3=False, out_indices=(0, ),
+            backend=contender.backend).network[0][0].attn
+    elif contender.kind == 'linear':
+        layer = nn.Linear(channels, channels)
+    else:
+        layer = CycleFC(channels, channels, (1, 3), backend=contender.backend)
+    return randomize(layer)
 
 
-def dense_kernel(weight, kernel_size) -> Tensor:
-    """(O, C, 1, 1) -> (O, C, 3, 3), which convolves to the same result."""
-    dense = weight.new_zeros(*weight.shape[:2], 3, 3)
-    for group, dy, dx in offset_classes(weight.shape[1], kernel_size):
-        dense[:, group, 1 + dy, 1 + dx] = weight[:, group, 0, 0]
-    return dense
-
-
-@torch.no_grad()
-def dense_mixer(mixer, x) -> tuple[Tensor, Tensor]:
-    """A mixer as one convolution, which is right for the image ``x`` alone.
-
-    Args:
-        mixer: A CycleMixer whose ``mlp_c`` has no bias.
-        x: (1, H, W, C).
-
-    Returns:
-        (C, C, 3, 3) kernel and (C, ) bias, in single precision.
-    """
-    mixer = mixer.float()
-    kernels = torch.stack([
-        dense_kernel(mixer.sfc_h.weight, (1, 3)),
-        dense_kernel(mixer.sfc_w.weight, (3, 1)),
-        dense_kernel(mixer.mlp_c.weight[..., None, None], (1, 1))])
-    biases = torch.stack([mixer.sfc_h.bias, mixer.sfc_w.bias,
-                          torch.zeros_like(mixer.sfc_h.bias)])
-    mean = F.conv2d(x.permute(0, 3, 1, 2).float(), kernels.sum(0),
-                    biases.sum(0), padding=1).mean((2, 3))
-    # (3, C): how much each branch weighs.
-    a = mixer.reweight(mean).reshape(-1, 3).softmax(1).t()
-    kernel = (a[:, :, None, None, None] * kernels).sum(0)
-    bias = (a * biases).sum(0)
-    proj = mixer.proj
-    return (torch.einsum('po,ocij->pcij', proj.weight, kernel),
-            proj.weight @ bias + proj.bias)
-
-
-def convolve(x, kernel, bias):
-    """(N, H, W, C) -> (N, H, W, O)."""
-    padding = [side // 2 for side in kernel.shape[2:]]
-    y = F.conv2d(x.permute(0, 3, 1, 2), kernel, bias, padding=padding)
-    return y.permute(0, 2, 3, 1)
-
-
-def make_op(device, shape, dtype, backward, contender, small=False,
-            exact=False):
-    """A call of cycle_fc, or of what stands for it, on the same map."""
+def make_layer(question: str, device: torch.device, shape: Shape, dtype: str,
+               backward: bool, contender: Contender, small: bool = False,
+               exact: bool = False) -> Call:
+    """Return a call of CycleFC, or of a block's mixer and its shortcut."""
     n, height, width, c = (2, 9, 11, shape[3]) if small else shape
-    x, dy, weight, bias = draw(
-        [(n, height, width, c)] * 2 + [(c, c), (c, )], DTYPES[dtype],
-        device, exact)
-    if contender.kind == 'dense':
-        weight = dense_kernel(weight[..., None, None], (1, 3))[:, :, 1:2]
-        weight = weight.contiguous(memory_format=torch.channels_last)
-    inputs = [t.requires_grad_(backward) for t in (x, weight, bias)]
-    fc = (plain_cycle_fc if contender.kind == 'textbook' else
-          partial(cycle_fc, backend=contender.backend))
-
-    def run(x, weight, bias):
-        y = fc(x.permute(0, 3, 1, 2), weight[..., None, None], bias, (1, 3))
-        return y.permute(0, 2, 3, 1)
-
-    functions = dict(linear=F.linear, dense=convolve)
-    run = compiled(functions.get(contender.kind, run), contender)
-    call = with_grads(lambda: run(x, weight, bias), inputs, dy, backward)
-    return only_first(call) if contender.kind == 'dense' else call
-
-
-def make_mixer(device, shape, dtype, backward, contender, small=False,
-               exact=False):
-    """A call of the mixer of a block, with its shortcut."""
-    n, height, width, c = (2, 13, 17, shape[3]) if small else shape
-    arch = dict(embed_dims=(c, ), depths=(1, ), mlp_ratios=(4, ))
-    dense = contender.kind == 'dense'
-    net = build_net(arch, TEXTBOOK if dense else contender, device,
-                    out_indices=(0, ))
-    mixer = net.network[0][0].attn.to(DTYPES[dtype])
+    x, shortcut = draw([(n, height, width, c)] * 2, dtype, device, exact)
+    inputs = [x, shortcut] if question == 'mixer' else [
+        x if contender.kind == 'linear' else x.permute(0, 3, 1, 2)]
+    # The weights are rounded to the dtype in either case.
+    layer = build_layer(question, c, contender).to(device, DTYPES[dtype])
     if exact:
-        mixer.double()
-    x, shortcut, dy = draw([(n, height, width, c)] * 3, DTYPES[dtype],
-                           device, exact)
-    weights, run = list(mixer.parameters()), mixer
-    if dense:
-        kernel, bias = (t.to(DTYPES[dtype]) for t in dense_mixer(mixer, x))
-        weights = [
-            kernel.contiguous(memory_format=torch.channels_last), bias]
-
-        def run(x, shortcut):
-            return shortcut + convolve(x, *weights)
-
-    run = compiled(run, contender)
-    inputs = [t.requires_grad_(backward) for t in (x, shortcut, *weights)]
-    call = with_grads(lambda: run(x, shortcut), inputs, dy, backward)
-    return only_first(call) if dense else call
+        layer.double()
+    leaves = [t.requires_grad_(backward)
+              for t in (*inputs, *layer.parameters())]
+    return step(compiled(layer, contender), inputs, leaves, backward)
 
 
-def make_net(device, arch, size, batch, dtype, train, contender, small=False,
-             exact=False, layout='contiguous'):
-    """A call of a network: inference, or a training step but its update."""
+def make_net(device: torch.device, arch: str | dict, size: tuple[int, int],
+             batch: int, dtype: str, train: bool, contender: Contender,
+             small: bool = False, exact: bool = False,
+             layout: str = 'contiguous') -> Call:
+    """Return a call of a network: inference, or forward and backward pass.
+
+    ``layout`` is a key of ``LAYOUTS``.
+    """
     if small:
         batch, size = 2, (72, 104)
-    net, x, autocast = prepare_net(
-        device, arch, size, batch, dtype, train, contender, exact)
-    if contender.kind == 'peer':
-        net.to(memory_format=LAYOUTS[layout])
-        x = x.to(memory_format=LAYOUTS[layout])
-    call = make_step(net, compiled(net, contender), x, train, autocast)
-    return captured(call) if contender.mode == 'graph' else call
-
-
-def prepare_net(device, arch, size, batch, dtype, train, contender, exact):
-    """A network, its input, and what gives the context of its forward."""
-    half = DTYPES[dtype]
-    x, = draw([(batch, 3, *size)], half, device, exact)
-    net = (build_peer(contender.name, size, train).to(device)
-           if contender.kind == 'peer' else
-           build_net(arch, contender, device))
-    if train:
-        # The weights stay in single precision, the products are in half.
-        x = x if exact else x.float()
-    else:
-        net.eval().to(half)
+    x, = draw([(batch, 3, *size)], dtype, device, exact)
+    net = (build_peer(contender.name, size, train)
+           if contender.kind == 'peer' else randomize(CycleNet(
+               arch, fork_last3=False, backend=contender.backend)))
+    net.to(device)
+    autocast = contextlib.nullcontext
+    if not train:
+        net.eval().to(DTYPES[dtype])
+    elif not exact:
+        x = x.float()
+        if dtype != 'fp32':
+            autocast = partial(torch.autocast, device.type, DTYPES[dtype])
     if exact:
         net.double()
-    if train and not exact and dtype != 'fp32':
-        return net, x, partial(torch.autocast, device.type, half)
-    return net, x, contextlib.nullcontext
-
-
-def make_step(net: nn.Module, run, x: Tensor, train: bool, autocast):
-    """A call of ``run``, which is the network or compiled from it."""
-    weights = list(net.parameters())
-
-    def call():
-        with torch.set_grad_enabled(train):
-            with autocast():
-                maps = run_net(run, x)
-            if not train:
-                return maps
-            loss = sum((y + torch.linspace(
-                -1, 1, y.shape[1], device=y.device)[:, None, None]
-                ).square().mean() for y in maps)
-            return [*maps, *torch.autograd.grad(
-                loss, weights, materialize_grads=True)]
-
-    return call
-
-
-def faster_layout(device, arch, size, batch, dtype, train, contender,
-                  alone=contextlib.nullcontext) -> str:
-    """The memory layout in which a network that is not compiled is faster.
-
-    Both are tried, since it depends on the network and on the device. In
-    the context ``alone()`` no other process uses the device.
-    """
-    net, x, autocast = prepare_net(
-        device, arch, size, batch, dtype, train, contender, False)
-    seconds = {}
-    for name, layout in LAYOUTS.items():
-        call = make_step(net.to(memory_format=layout), net,
-                         x.to(memory_format=layout), train, autocast)
-        # The first call may choose how to run.
-        seconds[name] = elapsed(call, device)
-        if seconds[name] < 0.5 or device.type == 'cuda':
-            with alone():
-                seconds[name] = elapsed(call, device)
-    return min(seconds, key=seconds.get)
+    net.to(memory_format=LAYOUTS[layout])
+    call = step(compiled(net, contender),
+                [x.contiguous(memory_format=LAYOUTS[layout])],
+                list(net.parameters()), train, autocast)
+    return captured(call) if contender.mode == 'graph' else call

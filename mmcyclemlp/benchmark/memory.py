@@ -1,73 +1,44 @@
-"""What a training step on the CPU takes, in a process of its own."""
+"""Measure the memory of a training step on the CPU."""
 
 from __future__ import annotations
 
-import json
 import re
-import subprocess
-import sys
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import torch
 
-from ..errors import BackendUnavailable
-from .calls import make_net
-from .contenders import Contender, LeftOut
+from .cases import Case
+from .contenders import Contender
 
 STATUS, CLEAR = Path('/proc/self/status'), Path('/proc/self/clear_refs')
 
 
-def peak_on_cpu(contender: Contender, case) -> int | None:
-    """Bytes that a step of a contender adds; None where Linux is missing.
+def peak_on_cpu(contender: Contender, case: Case) -> int | None:
+    """Return the bytes that a step adds, or None on other than Linux.
 
-    Measured by this module run as a command, with the threads of here.
+    A new process measures them, since in this one the step could reuse
+    memory that is free already.
     """
     if not CLEAR.exists():
         return None
-    asked = dict({key: case.settings[key] for key in ('arch', 'size',
-                                                      'batch')},
-                 dtype=case.dtype, contender=contender,
-                 threads=torch.get_num_threads())
-    done = subprocess.run(
-        [sys.executable, '-W', 'ignore', '-m', __name__, json.dumps(asked)],
-        # Where it finds the very package that this is.
-        cwd=Path(__file__).parents[2], capture_output=True, text=True)
-    if done.returncode != 0:
-        raise RuntimeError(done.stderr.strip().split('\n')[-1])
-    answer = json.loads(done.stdout.split('\n')[-2])
-    if isinstance(answer, str):
-        raise LeftOut(answer)
-    return answer
+    with ProcessPoolExecutor(1, get_context('spawn')) as process:
+        return process.submit(added_by_call, case.make, contender,
+                              torch.get_num_threads()).result()
 
 
-def added_by_step(contender, arch, size, batch, dtype) -> int:
-    """Bytes by which a step raises the memory of this process."""
+def added_by_call(make, contender: Contender, threads: int) -> int:
+    """Return the bytes by which a call raises the memory of this process."""
 
     def status(key):
         return int(re.search(rf'{key}:\s*(\d+) kB',
                              STATUS.read_text())[1]) * 1024
 
-    call = make_net(torch.device('cpu'), arch, tuple(size), batch, dtype, True,
-                    Contender(*contender))
-    # The peak so far was of building; ru_maxrss would be the parent's.
+    torch.set_num_threads(threads)
+    call = make(contender)
+    # The peak so far is that of building the network.
     CLEAR.write_text('5')
     before = status('VmRSS')
     call()
     return status('VmHWM') - before
-
-
-def main():
-    """Print the bytes, or why there are none, as JSON.
-
-    What is asked is JSON, the only argument.
-    """
-    asked = json.loads(sys.argv[1])
-    torch.set_num_threads(asked.pop('threads'))
-    try:
-        print(json.dumps(added_by_step(**asked)))
-    except (LeftOut, BackendUnavailable) as error:
-        print(json.dumps(str(error)))
-
-
-if __name__ == '__main__':
-    main()

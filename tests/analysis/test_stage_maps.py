@@ -1,4 +1,4 @@
-"""Maps are the stages', and their colours the directions they differ in."""
+"""Maps of stages, and their colors."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from mmcyclemlp.analysis.stage_maps import (
     distinctness,
     draw_stage_maps,
     stage_maps,
-    to_colours,
+    to_colors,
 )
 
 ARCH = dict(embed_dims=[8, 16], depths=[1, 1], mlp_ratios=[2, 2])
@@ -28,19 +28,19 @@ def test_maps_are_before_the_output_norms():
     assert not any(stage._forward_hooks for stage in model.network)
 
 
-def test_colours():
+def test_colors():
     # Rows differ most, columns less, the rest is noise.
     features = 0.01 * torch.randn(10, 12, 5)
     features[..., 1] += torch.arange(10.)[:, None]
     features[..., 3] += 0.5 * torch.arange(12.)
-    colours = to_colours(features)
-    assert colours.shape == (10, 12, 3)
-    assert (colours.min(), colours.max()) == (0, 1)
+    colors = to_colors(features)
+    assert colors.shape == (10, 12, 3)
+    assert (colors.min(), colors.max()) == (0, 1)
     # As the features, and not turned over.
-    red, green = colours[..., 0], colours[..., 1]
+    red, green = colors[..., 0], colors[..., 1]
     assert (red[1:] >= red[:-1] - 0.02).all() and red[9, 0] > 0.9 > red[0, 0]
     assert green[0, 11] > 0.9 and green[0, 0] < 0.1
-    constant = to_colours(torch.ones(4, 5, 6))
+    constant = to_colors(torch.ones(4, 5, 6))
     assert (constant == 0.5).all()
 
 

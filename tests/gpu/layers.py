@@ -17,7 +17,6 @@ import torch
 from mmcyclemlp.benchmark import calls
 from mmcyclemlp.benchmark.cases import MIXER, OP, Case, layer_case, stages
 from mmcyclemlp.benchmark.contenders import (
-    DENSE,
     LINEAR,
     OFFICIAL,
     TEXTBOOK,
@@ -29,6 +28,7 @@ from mmcyclemlp.benchmark.report import at_fault
 from mmcyclemlp.ops.triton.measured import MEASURED
 
 from .adopt import best_tiles
+from .dense import DENSE, make_layer
 from .pool import Job, Pool
 from .step import Step, read
 from .tables import layer_table
@@ -125,26 +125,32 @@ def contenders(layer, batch: int) -> list[Contender]:
     return found
 
 
+def with_dense(case: Case) -> Case:
+    """Have a case build dense convolutions, too."""
+    case.make = partial(make_layer, *case.make.args)
+    return case
+
+
 def cases(step: Step) -> Iterator[tuple[int, Case]]:
     """Cases, and how decisive each is. Rank 0 is the most decisive."""
     if step.miniature:
         for layer, backward in ((MIXER, True), (OP, False)):
-            yield 0, layer_case(layer, step.device, (1, 6, 10, 16), 'fp32',
-                                backward, contenders(layer, 1))
+            yield 0, with_dense(layer_case(
+                layer, step.device, (1, 6, 10, 16), 'fp32', backward,
+                contenders(layer, 1)))
         return
     seen = set()
     for arch, size, batch in product(('b2', 'b5'), SIZES, BATCHES):
-        for stage, (c, height, width, *_) in enumerate(stages(arch, size)):
+        for stage, (c, height, width) in enumerate(stages(arch, size)):
             rank = (3 * (arch == 'b5') + SIZES.index(size)
                     + BATCHES.index(batch) // 2 + stage // 2)
             for layer, backward in product(LAYERS, (False, True)):
                 key = layer.question, batch, c, height, width, backward
                 if key not in seen:
                     seen.add(key)
-                    yield rank, layer_case(
+                    yield rank, with_dense(layer_case(
                         layer, step.device, (batch, height, width, c),
-                        'bf16', backward,
-                        contenders(layer, batch))
+                        'bf16', backward, contenders(layer, batch)))
 
 
 def jobs(ranked: list[tuple[int, Case]]) -> list[Job]:

@@ -21,7 +21,7 @@ from typing import Callable, NamedTuple
 
 import torch
 
-from mmcyclemlp.benchmark.bench import Run, take_turns
+from mmcyclemlp.benchmark.bench import take_turns
 from mmcyclemlp.benchmark.cases import Case, Row
 
 from .worker import FREE, Place, serve
@@ -225,8 +225,8 @@ class Pool:
             # What these had launched ends.
             time.sleep(0.2)
         for remotes in cases.values():
-            runs = [Run(remote.job.rows[number],
-                        partial(remote.sample, number))
+            runs = [(remote.job.rows[number],
+                     partial(remote.sample, number))
                     for remote in remotes for number in remote.ready]
             end = self.left() - share
             take_turns(runs, lambda end=end: self.left() < end, self.rounds)

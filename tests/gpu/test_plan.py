@@ -4,9 +4,10 @@ import os
 
 import pytest
 
-from mmcyclemlp.benchmark.contenders import DENSE, OFFICIAL, TORCH, TRITON
+from mmcyclemlp.benchmark.contenders import OFFICIAL, TORCH, TRITON
 from mmcyclemlp.ops.triton import tiles
 from tests.gpu import backbones, layers
+from tests.gpu.dense import DENSE
 from tests.gpu.step import Step
 
 

@@ -63,7 +63,7 @@ def measure(tmp_path, monkeypatch):
     def measure(*names, seconds=60, workers=1, apart=True):
         case = Case('op', 'a case', 0, 'fp32',
                     [Contender(name, 'linear') for name in names],
-                    partial(make, path), '', 1.)
+                    partial(make, path), '')
         jobs = [pool.Job(case, [row]) for row in case.rows]
         if not apart:
             jobs = [pool.Job(case, case.rows)]

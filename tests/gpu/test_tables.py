@@ -5,13 +5,13 @@ import torch
 
 from mmcyclemlp.benchmark.cases import MIXER, layer_case, net_case
 from mmcyclemlp.benchmark.contenders import (
-    DENSE,
     OFFICIAL,
     TEXTBOOK,
     TORCH,
     TRITON,
     peer,
 )
+from tests.gpu.dense import DENSE
 from tests.gpu.tables import layer_table, left_out, net_table
 
 GPU = torch.device('cuda')

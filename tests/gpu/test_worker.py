@@ -8,7 +8,6 @@ from multiprocessing import connection
 import pytest
 import torch
 
-from mmcyclemlp.benchmark.timing import FLUSH_BYTES
 from tests.gpu import worker
 
 pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='needs Linux')
@@ -25,18 +24,19 @@ def gpu(monkeypatch):
         def call(self):
             self.log.append('call')
 
-        def elapsed(self, call, device, repeats=1, flush=None):
+        def seconds_of(self, call, device, about):
             call()
-            self.log.append((repeats, flush))
+            self.log.append('several')
             return self.seconds
 
-        def new(self, size, dtype, device):
-            assert (dtype, device) == (torch.int8, GPU)
-            return size
+        def seconds_once(self, call):
+            call()
+            self.log.append('once')
+            return self.seconds
 
     model = Model()
-    monkeypatch.setattr(worker, 'elapsed', model.elapsed)
-    monkeypatch.setattr(torch, 'empty', model.new)
+    for name in ('seconds_of', 'seconds_once'):
+        monkeypatch.setattr(worker, name, getattr(model, name))
     for name, value in dict(
             mem_get_info=lambda: (model.free, 100),
             empty_cache=lambda: model.log.append('empty')).items():
@@ -44,32 +44,29 @@ def gpu(monkeypatch):
     return model
 
 
-def test_memory_is_given_back_where_it_is_scarce(gpu):
-    sample = worker.Sampler(GPU, flushed=False)
+def test_memory_is_freed_where_it_is_scarce(gpu):
+    sample = worker.Sampler(GPU)
 
     def log():
         gpu.log.clear()
-        assert sample(gpu.call) == gpu.seconds
+        assert sample(gpu.call, 1e-3) == gpu.seconds
         return gpu.log
 
-    # After the first it knows how long a call takes.
-    twice = ['call', (1, None), 'call', (2, None)]
-    assert log() == ['call', *twice]
-    assert log() == twice
+    assert log() == ['call', 'call', 'several']
+    assert log() == ['call', 'several']
     gpu.free = 20
-    assert log() == [*twice, 'empty']
+    assert log() == ['call', 'several', 'empty']
     gpu.free = 90
-    assert log() == ['call', *twice]
-    assert log() == twice
+    assert log() == ['call', 'call', 'several']
+    assert log() == ['call', 'several']
 
 
-def test_layers_are_flushed_and_slow_calls_are_samples(gpu):
-    sample = worker.Sampler(GPU, flushed=True)
-    sample(gpu.call)
-    assert gpu.log[-1] == (2, FLUSH_BYTES)
+def test_a_long_call_is_a_sample(gpu):
+    sample = worker.Sampler(GPU)
+    sample(gpu.call, 1.)
     gpu.log.clear()
-    gpu.seconds = 1.
-    assert sample(gpu.call) == 1. and gpu.log == ['call', (1, None)]
+    assert sample(gpu.call, 1.) == gpu.seconds
+    assert gpu.log == ['call', 'once']
 
 
 def hold(place, pipe):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import statistics
 from concurrent.futures import ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
@@ -12,15 +11,14 @@ from multiprocessing import get_context
 import torch
 
 from mmcyclemlp import CycleNet
+from mmcyclemlp.benchmark.bench import seconds_of
 from mmcyclemlp.benchmark.set_up import distance
-from mmcyclemlp.benchmark.timing import FLUSH_BYTES, elapsed
 from mmcyclemlp.ops import torch_backend as shift  # noqa: F401  it registers ops
 from mmcyclemlp.ops.triton.tiles import Key, Tiles, rule, short_list
 
 from .compiler import resources, without_interpreter
 from .step import Step
 
-SAMPLES, REPEATS = 5, 4
 TOLERANCE = 2e-2  # |difference| / |backend 'torch'|, in half precision
 COMPILING = 0.35  # of the time that is left, at most, for each compilation
 DIRECTIONS = ('y', 'dx', 'dweight')
@@ -83,10 +81,7 @@ class Tuning:
         self.step = step
         self.capability = (torch.cuda.get_device_capability()
                            if step.device.type == 'cuda' else (9, 0))
-        self.pool = self.flush = None
-        if step.device.type == 'cuda':
-            self.flush = torch.empty(FLUSH_BYTES, dtype=torch.int8,
-                                     device=step.device)
+        self.pool = None
         figures = step.figures
         figures.setdefault('keys', {})
         figures['capability'] = self.capability
@@ -102,10 +97,7 @@ class Tuning:
 
     def seconds(self, call) -> float:
         """Median time of a call whose inputs are not in the cache."""
-        repeats = 1 if self.step.miniature else REPEATS
-        return statistics.median(
-            elapsed(call, self.step.device, repeats, self.flush)
-            for _ in range(SAMPLES))
+        return seconds_of(call, self.step.device)
 
     def ceilings(self) -> dict:
         """Bytes/s of a copy, and operations/s of a product of matrices."""
@@ -235,7 +227,7 @@ class Tuning:
             return dict(us=1e6 * self.seconds(lambda: call(tiles)),
                         error=error)
         except Exception as refusal:
-            if self.flush is not None:
+            if self.step.device.type == 'cuda':
                 # After an illegal access this raises, and ends the process.
                 torch.cuda.synchronize()
             return dict(failed=f'{type(refusal).__name__}: {refusal}'[:300])

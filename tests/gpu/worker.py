@@ -16,14 +16,14 @@ from typing import Callable, NamedTuple
 
 import torch
 
-from mmcyclemlp.benchmark.bench import repeats
+from mmcyclemlp.benchmark.bench import LONG, seconds_of
 from mmcyclemlp.benchmark.cases import Case, Row
 from mmcyclemlp.benchmark.contenders import first_line
-from mmcyclemlp.benchmark.set_up import SetUp
-from mmcyclemlp.benchmark.timing import FLUSH_BYTES, elapsed
+from mmcyclemlp.benchmark.set_up import seconds_once
+
+from .dense import DenseSetUp
 
 FREE = 0.25  # of the GPU's memory is left to the contenders that run
-SLOW = 0.2  # seconds of a call that is a sample by itself
 
 
 class Place(NamedTuple):
@@ -56,13 +56,13 @@ def serve(pipe: Connection, case: Case, rows: list[Row],
     if any(row.contender.mode == 'max-autotune' for row in rows):
         # It compiles some twenty kernels for a product, in threads.
         os.environ['TORCHINDUCTOR_COMPILE_THREADS'] = '4'
-    set_up = SetUp(device, place.alone, peak_apart=False)
+    set_up = DenseSetUp(device, place.alone, peak_apart=False)
     set_up.layouts |= layouts
     expected, calls = [], {}
     for number, row in enumerate(rows):
         made = set_up.attempt(case, row, expected)
         if made is not None:
-            calls[number] = made[0]
+            calls[number] = made
     del expected
     free = 1.
     # After an illegal access to memory nothing works.
@@ -72,12 +72,12 @@ def serve(pipe: Connection, case: Case, rows: list[Row],
             free = free_memory()
     pipe.send(dict(rows=rows, ready=list(calls), layouts=set_up.layouts,
                    free=free))
-    sample = Sampler(device, case.traffic is not None)
+    sample = Sampler(device)
     with contextlib.suppress(EOFError):
         while True:
             call = calls[pipe.recv()]
             try:
-                pipe.send(sample(call))
+                pipe.send(sample(*call))
             except Exception as error:
                 pipe.send([first_line(error), traceback.format_exc()[-2000:]])
 
@@ -91,25 +91,18 @@ def free_memory() -> float:
 class Sampler:
     """Takes samples in turn with other processes, and shares the memory."""
 
-    def __init__(self, device: torch.device, flushed: bool) -> None:
-        self.device, self.flushed = device, flushed
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
         self.gpu = device.type == 'cuda'
         self.cold = self.gpu  # nothing is allocated
 
-    def __call__(self, call: Callable) -> float:
-        """Seconds of a call, the mean over some."""
-        flush = None
+    def __call__(self, call: Callable, about: float) -> float:
+        """Seconds of a call that takes ``about`` as long."""
         if self.cold:
             call()
             self.cold = False
-        seconds = elapsed(call, self.device)
-        if seconds < SLOW:
-            if self.gpu and self.flushed:
-                flush = torch.empty(
-                    FLUSH_BYTES, dtype=torch.int8, device=self.device)
-            number = repeats(seconds, self.device, self.flushed)
-            seconds = elapsed(call, self.device, number, flush)
-        del flush
+        seconds = (seconds_of(call, self.device, about) if about < LONG
+                   else seconds_once(call))
         if self.gpu and free_memory() < FREE:
             torch.cuda.empty_cache()
             self.cold = True
