@@ -5,8 +5,9 @@ import difflib
 import errno
 import importlib
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Optional, Sequence
+from typing import Optional
 
 from .errors import UserError
 

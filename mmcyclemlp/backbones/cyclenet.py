@@ -121,11 +121,13 @@ class CycleBlock(nn.Module):
 
     def _forward(self, x):
         if type(self.attn) is CycleMixer and can_fuse_mixer(self, x):
-            x = fused_mixer(self, x)
+            x = fused_mixer(self.attn, self.norm1(x), x,
+                            self.drop_path.scale(x), self.backend)
         else:
             x = x + self.drop_path(self.attn(self.norm1(x)))
         if can_fuse_mlp(self, x):
-            return fused_mlp(self, x)
+            return fused_mlp(self.mlp, self.norm2(x), x,
+                             self.drop_path.scale(x))
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
     def forward(self, x):

@@ -83,41 +83,43 @@ def can_fuse_mlp(block, x):
         and _is_stock(block.drop_path, DropPath))
 
 
-def fused_mixer(block, x):
-    """Return ``x + drop_path(attn(norm1(x)))``.
+def fused_mixer(mixer, x, shortcut, scale, backend):
+    """Return ``shortcut + scale * mixer(x)``.
 
     Args:
-        block (CycleBlock): The block.
-        x (Tensor): (B, H, W, C), its input.
+        mixer (CycleMixer): The module.
+        x (Tensor): (B, H, W, C).
+        shortcut (Tensor): (B, H, W, C).
+        scale (Tensor | None): (B,), or None for 1.
+        backend (str | None): 'triton', 'torch' or None.
 
     Returns:
         Tensor: (B, H, W, C).
     """
-    mixer = block.attn
     weights = MixerWeights(
         mixer.sfc_h.weight, mixer.sfc_h.bias, mixer.sfc_w.weight,
         mixer.sfc_w.bias, mixer.mlp_c.weight, mixer.mlp_c.bias,
         mixer.proj.weight, mixer.proj.bias)
     return cycle_mixer(
-        block.norm1(x), weights, mixer.reweight, mixer.sfc_h.kernel_size,
-        shortcut=x, scale=block.drop_path.scale(x), backend=block.backend)
+        x, weights, mixer.reweight, mixer.sfc_h.kernel_size,
+        shortcut=shortcut, scale=scale, backend=backend)
 
 
-def fused_mlp(block, x):
-    """Return ``x + drop_path(mlp(norm2(x)))``.
+def fused_mlp(mlp, x, shortcut, scale):
+    """Return ``shortcut + scale * mlp(x)``.
 
     Args:
-        block (CycleBlock): The block.
-        x (Tensor): (B, H, W, C), its input.
+        mlp (Mlp): The module.
+        x (Tensor): (B, H, W, C).
+        shortcut (Tensor): (B, H, W, C).
+        scale (Tensor | None): (B,), or None for 1.
 
     Returns:
         Tensor: (B, H, W, C).
     """
-    mlp = block.mlp
     return residual_mlp(
-        block.norm2(x), x, mlp.fc1.weight, mlp.fc1.bias, mlp.fc2.weight,
-        mlp.fc2.bias, _ACTIVATIONS[type(mlp.act)],
-        scale=block.drop_path.scale(x))
+        x, shortcut, mlp.fc1.weight, mlp.fc1.bias, mlp.fc2.weight,
+        mlp.fc2.bias, _ACTIVATIONS[type(mlp.act)], scale=scale)
 
 
 def _is_fused_backend(backend):

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from ..backbones import CycleNet
+from ..backbones.cyclenet import CycleMixer
+from ..backbones.fusing import fused_mixer
 from ..ops import CycleFC
 from .contenders import MODES, PEERS, Contender, LeftOut, first_line
 
@@ -133,14 +135,25 @@ def step(run: Callable, inputs: list[Tensor], leaves: list[Tensor],
     return call
 
 
+class MixerWithShortcut(nn.Module):
+    """The mixer of a block as the block runs it."""
+
+    def __init__(self, channels: int, backend: str | None) -> None:
+        super().__init__()
+        self.mixer = CycleMixer(channels, nn.GELU, backend=backend)
+        self.backend = backend
+
+    def forward(self, x: Tensor, shortcut: Tensor) -> Tensor:
+        if self.backend in ('plain', 'reference'):
+            return shortcut + self.mixer(x)
+        return fused_mixer(self.mixer, x, shortcut, None, self.backend)
+
+
 def build_layer(question: str, channels: int, contender: Contender
                 ) -> nn.Module:
     """Build CycleFC, or the mixer of a block."""
     if question == 'mixer':
-        layer = CycleNet(
-            dict(embed_dims=(channels, ), depths=(1, ), mlp_ratios=(4, )),
-            fork_last3=False, out_indices=(0, ),
-            backend=contender.backend).network[0][0].attn
+        layer = MixerWithShortcut(channels, contender.backend)
     elif contender.kind == 'linear':
         layer = nn.Linear(channels, channels)
     else:

@@ -21,7 +21,7 @@ SHOWN = 5
 
 def parse_args(argv):
     parser = cli.new_parser(
-        'check_dataset', 
+        'check_dataset',
         description='Look at all data of a config: annotations, images and '
         'label maps.')
     parser.add_argument('config', help='config file')

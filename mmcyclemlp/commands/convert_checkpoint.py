@@ -15,7 +15,7 @@ from . import cli
 
 def parse_args(argv):
     parser = cli.new_parser(
-        'convert_checkpoint', 
+        'convert_checkpoint',
         description='Convert weights of CycleMLP, and report what is in '
         'them. No code in a file is run, every key is accounted for, and '
         'unless all is well nothing is written.')

@@ -14,7 +14,7 @@ from . import cli
 
 def main(argv=None):
     cli.new_parser(
-        'doctor', 
+        'doctor',
         description='Say which versions are installed, which backends can '
         'run, whether the registries know CycleNet, what is wrong, and the '
         'remedy. For an issue, paste what it prints.').parse_args()

@@ -27,7 +27,7 @@ PREPROCESSOR = dict(mean=[123.675, 116.28, 103.53],
 
 def parse_args(argv):
     parser = cli.new_parser(
-        'export', 
+        'export',
         description='Export a network for programs without mm, for images of '
         'any number and size. It takes normalised images (batch, channels, '
         'height, width); what it gives, the command prints. What was '

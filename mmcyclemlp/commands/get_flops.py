@@ -21,7 +21,7 @@ from . import cli
 
 def parse_args(argv):
     parser = cli.new_parser(
-        'get_flops', 
+        'get_flops',
         description='Count the parameters and multiply-adds of a detector, '
         'a segmentor, a classifier or the backbone alone. Counted are '
         'convolutions and matrix products for one image; norms, activations '

@@ -24,7 +24,7 @@ from . import cli
 
 def parse_args(argv):
     parser = cli.new_parser(
-        'image_demo', 
+        'image_demo',
         description='Draw what a detector (mmdet), a segmentor (mmseg) or a '
         'classifier (mmpretrain) sees in pictures and videos: boxes, masks or '
         'a colored map, with the names of the classes. For each input '

@@ -14,7 +14,7 @@ from . import cli
 
 def parse_args(argv):
     parser = cli.new_parser(
-        'print_config', 
+        'print_config',
         description='List the configs of the package, or write one out whole, '
         'with all that it inherits.')
     parser.add_argument(

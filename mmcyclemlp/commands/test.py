@@ -21,7 +21,7 @@ from . import cli
 
 def parse_args(argv):
     parser = cli.new_parser(
-        'test', 
+        'test',
         description='Evaluate a detector (mmdet), a segmentor (mmseg) or a '
         'classifier (mmpretrain).')
     parser.add_argument('config', help='config file')

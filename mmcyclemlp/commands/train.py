@@ -17,7 +17,7 @@ from . import cli
 
 def parse_args(argv):
     parser = cli.new_parser(
-        'train', 
+        'train',
         description='Train a detector (mmdet), a segmentor (mmseg) or a '
         'classifier (mmpretrain).')
     parser.add_argument('config', help='config file')

@@ -30,7 +30,7 @@ from . import cli
 
 def parse_args(argv):
     parser = cli.new_parser(
-        'visualize_features', 
+        'visualize_features',
         description='Draw what the backbone sees. Each kind of picture has '
         'its own --help.')
     kinds = parser.add_subparsers(dest='kind', required=True, metavar='KIND')

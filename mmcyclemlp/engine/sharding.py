@@ -2,8 +2,28 @@
 
 from mmengine._strategy import FSDPStrategy
 from mmengine.dist import all_gather_object
-from mmengine.registry import STRATEGIES
+from mmengine.registry import FUNCTIONS, STRATEGIES
 from torch.distributed.fsdp import FullyShardedDataParallel, OptimStateKeyType
+
+from ..backbones.cyclenet import CycleBlock
+
+
+@FUNCTIONS.register_module()
+def wrap_blocks(module, recurse, nonwrapped_numel):
+    """Shard CycleNet block by block: an ``auto_wrap_policy`` of FSDP.
+
+    mm calls ``predict`` of heads, which FSDP does not see. So only blocks
+    are wrapped.
+
+    Args:
+        module (nn.Module): The module to wrap or not.
+        recurse (bool): Whether FSDP asks about the children of the module.
+        nonwrapped_numel (int): Number of parameters; ignored.
+
+    Returns:
+        bool: True for blocks, and for all children to be visited.
+    """
+    return recurse or isinstance(module, CycleBlock)
 
 
 @STRATEGIES.register_module()

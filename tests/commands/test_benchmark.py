@@ -7,8 +7,8 @@ import pytest
 import torch
 from helpers.commands import error_of
 
-import mmcyclemlp.backbones.cyclenet as cyclenet
 from mmcyclemlp import CycleNet
+from mmcyclemlp.backbones import fusing
 from mmcyclemlp.benchmark import bench, cases, set_up
 from mmcyclemlp.benchmark.report import short
 from mmcyclemlp.commands import benchmark
@@ -168,13 +168,13 @@ def test_wrong_op_gets_no_time(fault, run, monkeypatch):
 
 @pytest.mark.parametrize('question', ['mixer', 'backbone', 'train'])
 def test_wrong_network_gets_no_time(question, run, monkeypatch):
-    right = cyclenet.cycle_mixer
+    right = fusing.cycle_mixer
 
     def wrong(*args, backend, **kwargs):
         y = right(*args, backend=backend, **kwargs)
         return y if backend in ('plain', 'reference') else y * 1.001
 
-    monkeypatch.setattr(cyclenet, 'cycle_mixer', wrong)
+    monkeypatch.setattr(fusing, 'cycle_mixer', wrong)
     monkeypatch.setattr(set_up, 'peak_on_cpu', lambda *_: None)
     status, text, rows = run(question)
     ours = 'torch' if question == 'mixer' else 'ours'

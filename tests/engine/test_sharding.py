@@ -22,7 +22,7 @@ strategy = dict(
     type='mmcyclemlp.engine.sharding.WholeFSDPStrategy',
     # For a CPU. With offload_to_cpu, as without GPU there is nothing to
     # offload from, torch breaks off.
-    model_wrapper=dict(device_id='cpu'),
+    model_wrapper=dict(device_id='cpu', auto_wrap_policy='wrap_blocks'),
     state_dict_cfg=dict(
         state_dict_type='FULL_STATE_DICT',
         state_dict_config=dict(
