@@ -1,14 +1,16 @@
-"""Images and label maps of a data set, loaded as its own pipeline does."""
+"""Open images and label maps by the pipeline of their data set."""
+
+from __future__ import annotations
 
 import hashlib
 import io
 import sys
 import warnings
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import mmcv
 import numpy as np
-from mmengine.dataset import Compose
+from mmengine.dataset import BaseDataset, Compose
 from mmengine.fileio import get
 from mmengine.utils import track_iter_progress
 from PIL import Image
@@ -17,11 +19,12 @@ from torch.utils.data import DataLoader, Dataset
 from ..engine.config_nodes import is_mm
 from ..engine.randomness import seeded
 from ..errors import describe
-from .images import check_whole, decode, spread
+from .images import Look, Sample, check_whole, decode, spread
+from .sources import Source
 
 
 class Opened(NamedTuple):
-    """What was found in the files of a sample.
+    """What the files of a sample have.
 
     Attributes:
         sample (Sample): The sample.
@@ -35,21 +38,23 @@ class Opened(NamedTuple):
         lost (dict): Values of the label file that loading changes, and what
             it makes of them.
         failure (str): Why the pipeline fails though the files can be read.
-        notes (tuple): What loading changes in the image.
-        darkest (bool): Whether an image of 16 bits is loaded as black.
+        turned (bool): Whether mm turns the image by its EXIF orientation.
+        deep (bool): Whether mm keeps 8 of the 16 bits of the image.
+        darkest (bool): Whether these bits are black.
     """
 
-    sample: tuple
+    sample: Sample
     digest: bytes = b''
-    size: Optional[tuple] = None
+    size: tuple | None = None
     fault: str = ''
-    label_size: Optional[tuple] = None
+    label_size: tuple | None = None
     label_fault: str = ''
     label_channels: int = 1
     pixels: dict = {}
     lost: dict = {}
     failure: str = ''
-    notes: tuple = ()
+    turned: bool = False
+    deep: bool = False
     darkest: bool = False
 
 
@@ -61,8 +66,8 @@ def _is_loading(transform):
 class _Samples(Dataset):
     """Opens samples by the loading steps of the pipeline.
 
-    The steps are mm's loading transforms and all transforms of the user.
-    Where the latter need the ones between, the whole pipeline runs.
+    The steps are mm's loading transforms and all transforms of the user. If
+    these fail without the transforms between, the whole pipeline runs.
     """
 
     def __init__(self, source, dataset, samples):
@@ -99,13 +104,13 @@ class _Samples(Dataset):
         except Exception as error:  # of any transform
             return opened if fault else self._failed(opened, content, error)
         opened = opened._replace(size=(width, height), fault='')
-        if fault:  # another file than the data set names was loaded
+        if fault:  # the pipeline loads another file
             return opened
         return self._describe(opened, content, found['img'],
                               found.get('gt_seg_map'))
 
     def _failed(self, opened, content, error):
-        """Tell whether a file or the pipeline is at fault."""
+        """Find out whether a file or the pipeline is at fault."""
         sample = opened.sample
         load = self.source.transform('LoadImageFromFile')
         if load:
@@ -137,8 +142,7 @@ class _Samples(Dataset):
                 check_whole(content)
             except Exception as error:  # decoders raise what they like
                 return opened._replace(fault=_reason(error))
-            notes, dark = _changes(content, image, load)
-            opened = opened._replace(notes=notes, darkest=dark)
+            opened = opened._replace(**_changes(content, image, load))
         if labels is None:
             return opened
         if sample.label_map is not None and self.source.transform(
@@ -152,7 +156,7 @@ class _Samples(Dataset):
             pixels=_pixels(labels))
         if not self.own:
             return opened
-        # What the user's transforms leave to others is seen at the end.
+        # Transforms of the user may need mm's between them.
         try:
             with seeded(0):
                 packed = _packed_pixels(
@@ -163,7 +167,7 @@ class _Samples(Dataset):
 
 
 def _read(path):
-    """Bytes of a file, and why it cannot be read."""
+    """Return the bytes of a file, and why it cannot be read."""
     try:
         content = get(path)
     except Exception as error:  # of any file backend
@@ -195,14 +199,14 @@ def _count(labels):
 
 
 def _packed_pixels(packed):
-    """Labels in what a pipeline gives to the model; {} if none are there."""
+    """Return the labels that the model gets, {} if there are none."""
     sample = packed.get('data_samples') if isinstance(packed, dict) else None
     found = getattr(sample, 'gt_sem_seg', None)
     return {} if found is None else _pixels(found.data.numpy())
 
 
 def _lost(path, source):
-    """Values that mm's cast to 8 bits changes, and why a file is no image."""
+    """Return values that mm's cast to 8 bits changes, or why it fails."""
     content, fault = _read(path)
     if fault:
         return {}, fault
@@ -223,41 +227,34 @@ def _lost(path, source):
 
 
 def _changes(content, image, load):
-    """What loading changes in an image, by its header."""
+    """Return what loading changes in an image, by its header."""
     try:
         with Image.open(io.BytesIO(content)) as header:
-            mode, turned = header.mode, header.getexif().get(274, 1)
+            mode, orientation = header.mode, header.getexif().get(274, 1)
     except Exception:  # not a format that Pillow knows
-        return (), False
-    notes = []
+        return {}
     flag = load.get('color_type', 'color')
-    if turned not in (0, 1) and flag != 'unchanged' and (
-            'ignore_orientation' not in flag):
-        notes.append('orientation')
-    deep = mode in ('I', 'F') or mode.startswith('I;') or (
-        content[:4] == b'\x89PNG' and content[24:25] == b'\x10')
-    deep = deep and image.dtype == np.uint8
-    if deep:
-        notes.append('16 bits')
-    if mode == 'CMYK':
-        notes.append('CMYK')
-    if mode in ('RGBA', 'LA', 'PA') and image.ndim == 3 and (
-            image.shape[2] == 3):
-        notes.append('alpha')
-    return tuple(notes), bool(deep and image.max() < 16)
+    deep = image.dtype == np.uint8 and (
+        mode in ('I', 'F') or mode.startswith('I;')
+        or content[:4] == b'\x89PNG' and content[24:25] == b'\x10')
+    return dict(
+        turned=orientation not in (0, 1) and flag != 'unchanged'
+        and 'ignore_orientation' not in flag,
+        deep=deep, darkest=bool(deep and image.max() < 16))
 
 
-def open_samples(source, dataset, samples, look):
-    """Open images and label maps by the data set's own pipeline.
+def open_samples(source: Source, dataset: BaseDataset,
+                 samples: list[Sample], look: Look) -> list[Opened]:
+    """Open images and label maps by the pipeline of the data set.
 
     Args:
         source (Source): The data set in the config.
-        dataset (BaseDataset): The same as mm builds it.
+        dataset (BaseDataset): The data set as mm builds it.
         samples (list[Sample]): Its samples.
-        look (Look): How closely to look.
+        look (Look): How many of them to open.
 
     Returns:
-        list[Opened]: What was opened.
+        list[Opened]: The samples that were opened.
     """
     chosen = _Samples(source, dataset, spread(samples, look.number))
     loader = DataLoader(chosen, batch_size=None, num_workers=look.workers,

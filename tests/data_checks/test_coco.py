@@ -10,8 +10,9 @@ from helpers import coco_folder
 from mmengine.registry import DATASETS
 
 from mmcyclemlp.data_checks import DataCheck, Look
-from mmcyclemlp.data_checks.coco import check_coco, read_coco
-from mmcyclemlp.data_checks.coco_file import lacking
+from mmcyclemlp.data_checks.coco import check_coco
+from mmcyclemlp.data_checks.coco_file import lacking, read_coco
+from mmcyclemlp.data_checks.report import Report
 from mmcyclemlp.data_checks.sources import sources
 
 
@@ -24,7 +25,9 @@ def look_at(path, masks=False, split='train', classes=coco_folder.CLASSES):
     cfg = coco_folder.config(path, masks)
     cfg.train_dataloader.dataset.metainfo = dict(classes=classes)
     source, = sources(cfg, split)
-    findings = list(check_coco(source, classes, read_coco))
+    report = Report()
+    check_coco(report, source, classes, read_coco)
+    findings = report.findings
     assert all('\n' not in one.message for one in findings)
     return findings
 

@@ -10,8 +10,9 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, METRICS
 from mmengine.structures import InstanceData
 
-from mmcyclemlp.data_checks.coco import read_coco
+from mmcyclemlp.data_checks.coco_file import read_coco
 from mmcyclemlp.data_checks.evaluation import check_evaluators
+from mmcyclemlp.data_checks.report import Report
 from mmcyclemlp.data_checks.sources import sources
 
 WIDTH, HEIGHT = 64, 48
@@ -77,10 +78,10 @@ def config(path, masks=False, train=False, **evaluator):
 
 def look_at(cfg, split='val'):
     """Findings on the evaluators of a split."""
-    findings = list(check_evaluators(cfg, split, sources(cfg, split),
-                                     read_coco))
-    assert all('\n' not in one.message for one in findings)
-    return findings
+    report = Report()
+    check_evaluators(report, cfg, split, sources(cfg, split), read_coco)
+    assert all('\n' not in one.message for one in report.findings)
+    return report.findings
 
 
 def kinds(cfg):
