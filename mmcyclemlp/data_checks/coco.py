@@ -114,15 +114,16 @@ def _compare_classes(report, source, file, classes):
 
 def _report_unknown(report, file, classes):
     lost = file.category < 0
-    text, as_text = file.unknown
-    seen = {file.categories[at][1] for at in set(file.category[~lost])}
-    absent = [name for name in classes if name not in seen]
-    file.annotations.add_to(
-        report, 'unknown category id', np.flatnonzero(lost), text,
-        'mm drops it' + (
-            '' if as_text else ': correct it, or add the category')
-        + (f'. The classes {some(absent)} have no annotation' if absent
-           else ''), as_text or bool(absent))
+    if lost.any():
+        seen = {file.categories[at][1] for at in set(file.category[~lost])}
+        absent = [name for name in classes if name not in seen]
+        file.annotations.add_to(
+            report, 'unknown category id', np.flatnonzero(lost),
+            f'the category_id {file.unknown[0]!r}, and the file lists '
+            f'{some(repr(one[0]) for one in file.categories)}',
+            'mm drops it: correct it, or add the category'
+            + (f'. The classes {some(absent)} have no annotation' if absent
+               else ''), bool(absent))
 
 
 def chosen(file: CocoFile, classes: Sequence[str]) -> np.ndarray:

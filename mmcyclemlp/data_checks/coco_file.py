@@ -36,8 +36,7 @@ class CocoFile(NamedTuple):
         crowd (np.ndarray): (N, ) Whether it is a crowd, which mm does not
             train on.
         annotations (Annotations): Names of the annotations.
-        unknown (tuple): Text on the first ``category_id`` that the file does
-            not list, and whether that is text in place of a number.
+        unknown (list): Each ``category_id`` that the file does not list.
         masks (dict): By the place of an annotation, the kind of fault of its
             mask and a text on it.
         lacking (dict): By the key that COCO's evaluation needs, the places
@@ -54,7 +53,7 @@ class CocoFile(NamedTuple):
     kept: np.ndarray
     crowd: np.ndarray
     annotations: Annotations
-    unknown: tuple
+    unknown: list
     masks: dict
     lacking: dict
     findings: list
@@ -209,17 +208,16 @@ def _columns(path, content, masks):
         "mm takes it for a crowd, which it does not train on: write 0, "
         "not '0'")
     lost = np.flatnonzero(image < 0)
-    text, as_text = _unknown(entries, lost, 'image_id', place)
     named.add_to(
-        report, 'annotation of no image', lost, text, 'mm drops it'
-        + ('' if as_text else ': correct image_id, unless the image was '
-           'deleted'), as_text or len(lost) == len(entries))
+        report, 'annotation of no image', lost,
+        'an image_id that the file does not list', 'mm drops it: correct '
+        'image_id, unless the image was deleted', len(lost) == len(entries))
     boxes, kept = _boxes(report, named, entries, image, images)
     return CocoFile(
         path, categories, images, image, category, boxes, kept,
         np.array([bool(one.get('iscrowd')) for one in entries], bool), named,
-        _unknown(entries, np.flatnonzero(category < 0), 'category_id',
-                 listed),
+        [one['category_id'] for one, known in zip(entries, category >= 0)
+         if not known],
         mask_faults(entries, image, images) if masks else {},
         _lacking(entries, image), report.findings)
 
@@ -289,19 +287,6 @@ def is_box(box: object) -> bool:
         return False
     # mm drops NaN.
     return float('inf') not in box and -float('inf') not in box
-
-
-def _unknown(entries, lost, key, known):
-    """Return what the first unknown id is, and whether it is one as text."""
-    texts = {str(one): one for one in known} if len(lost) else {}
-    for at in lost.tolist():
-        value = entries[at][key]
-        if str(value) in texts:
-            right = texts[str(value)]
-            return (f'the {key} {value!r} where the file lists {right!r} '
-                    f'(write {right!r}, not {value!r})', True)
-    return (f'the {key} {entries[lost[0]][key]!r}, which the file does not '
-            'list' if len(lost) else '', False)
 
 
 def _boxes(report, named, entries, image, images):

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import functools
 import logging
-import os.path as osp
 import time
 from collections.abc import Sequence
-from types import SimpleNamespace
 
 from mmengine.config import Config
-from mmengine.dataset import BaseDataset, Compose
+from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
-from mmengine.registry import TRANSFORMS
 
 from ..errors import UserError
-from .classification import check_classifier, check_labeled, count_of_classes
+from .classification import (
+    check_classifier,
+    check_labeled,
+    check_list,
+    check_names,
+    count_of_classes,
+    is_labeled,
+)
 from .coco import check_coco
 from .coco_file import read_coco
 from .completion import completed
@@ -100,7 +104,6 @@ class DataCheck:
         # Each annotation file is parsed once, and forgotten with the check.
         self._read = functools.cache(read_coco)
         self._folders = {}  # of classes
-        self._images = {}  # split -> path -> hash or None
         self._named = set()  # classes that a split has boxes of
         self._orders = {}  # of class names, by the set of them
         self._counted = set()  # class names that heads were compared with
@@ -120,7 +123,6 @@ class DataCheck:
         for split in self.splits:
             self._report.split = split
             self._check_split(split)
-        self._compare_images()
         return self._report.findings
 
     def _check_split(self, split):
@@ -132,25 +134,15 @@ class DataCheck:
         for source in found:
             self._report.wrong = set()
             try:
-                if self.scope == 'mmpretrain':
-                    self._check_labeled(source)
-                else:
-                    self._check_source(source)
+                self._check_source(source)
             except UserError as error:
                 self._report.error('class names', str(error))
         if found:
             check_evaluators(self._report, self.cfg, split, found, self._read)
 
-    def _check_labeled(self, source):
-        samples = check_labeled(
-            self._report, source, *count_of_classes(self.cfg.model),
-            self._folders, self.look.number is None)
-        if samples:
-            with TRANSFORMS.switch_scope_and_registry(self.scope):
-                pipeline = Compose(source.config.get('pipeline') or ())
-            self._open(source, SimpleNamespace(pipeline=pipeline), samples)
-
     def _check_source(self, source):
+        if self.scope == 'mmpretrain' and not is_labeled(source):
+            return
         found = source.remote or paths_exist(self._report, source)
         classes = source.classes
         if classes is not None:
@@ -164,6 +156,8 @@ class DataCheck:
                 check_coco(self._report, source, classes, self._read)
             elif source.is_a('BaseSegDataset'):
                 check_own_classes(self._report, source, classes)
+            elif self.scope == 'mmpretrain' and source.listed:
+                check_list(self._report, source.listed)
             self._build(source)
 
     def _check_classes(self, source, classes):
@@ -181,6 +175,8 @@ class DataCheck:
                 (source.option, ))
         if self.cfg.get('model') and tuple(classes) not in self._counted:
             self._counted.add(tuple(classes))
+            if self.scope == 'mmpretrain':
+                check_names(self._report, self.cfg, source, classes)
             check_heads(self._report, self.cfg, source, classes)
             if source.is_a('BaseSegDataset'):
                 check_binary(self._report, self.cfg, classes)
@@ -201,8 +197,12 @@ class DataCheck:
                 "is not a data set of mmengine's BaseDataset",
                 (source.option, ))
             return
+        if self.scope == 'mmpretrain':
+            check_labeled(self._report, self.cfg, source, dataset,
+                          self._folders)
         classes = dataset.metainfo.get('classes')
-        if classes is None and self.cfg.get('model'):
+        if classes is None and self.cfg.get('model') and (
+                self.scope != 'mmpretrain'):
             self._report.remark(
                 'not checked', f'not checked: the classes of '
                 f'{source.option}, which has no names', (source.option, ))
@@ -215,44 +215,11 @@ class DataCheck:
                 classes, self._named)
         samples = list_samples(self._report, source, dataset)
         if samples and HANGS not in self._report.wrong:
-            opened = self._open(source, dataset, samples)
+            opened = open_samples(source, dataset, samples, self.look)
+            check_opened(self._report, source, opened)
             if source.is_a('BaseSegDataset'):
                 check_labels(self._report, self.cfg, source, dataset,
                              classes, opened, len(opened) == len(samples))
-
-    def _open(self, source, dataset, samples):
-        opened = open_samples(source, dataset, samples, self.look)
-        check_opened(self._report, source, opened)
-        listed, before = self.numbers.get(source.split, (0, 0))
-        self.numbers[source.split] = (listed + len(samples),
-                                      before + len(opened))
-        images = self._images.setdefault(source.split, {})
-        images.update((one.image, None) for one in samples)
-        images.update((one.sample.image, one.digest or None)
-                      for one in opened)
-        return opened
-
-    def _compare_images(self):
-        """Report images of train that are evaluated as well.
-
-        It is a remark: people train on all images before delivery.
-        """
-        train = self._images.get('train', {})
-        by_path = {osp.abspath(path): path for path in train}
-        by_content = {digest: path for path, digest in train.items()
-                      if digest}
-        for split in ('val', 'test'):
-            images = self._images.get(split, {})
-            common = {path: by_path[osp.abspath(path)] for path in images
-                      if osp.abspath(path) in by_path} or {
-                path: by_content[digest] for path, digest in images.items()
-                if digest in by_content}
-            if common:
-                path, other = next(iter(common.items()))
-                self._report.split = split
-                self._report.remark(
-                    f'overlap of train and {split}',
-                    f'{path} of the {split} data is {other} of the train '
-                    f'data or has the same content: {len(common)} of '
-                    f'{len(images)} images; the evaluation says nothing '
-                    'about new images', common)
+            listed, before = self.numbers.get(source.split, (0, 0))
+            self.numbers[source.split] = (listed + len(samples),
+                                          before + len(opened))

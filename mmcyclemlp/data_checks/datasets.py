@@ -127,11 +127,10 @@ def _hint(source, kind, missing, paths):
         return f'there is {other}: upper and lower case differ'
     if 2 * len(missing) < len(paths):
         return 'add it, or leave out its image'
-    option, listed = source.option, source.config.get('ann_file')
-    if listed and source.is_a('BaseSegDataset'):
-        return (f'{source.below_root(listed)} has one name per line, without '
-                f'suffix, below {option}.data_prefix')
-    return f'check {option}.' + (
+    if source.listed and source.is_a('BaseSegDataset'):
+        return (f'{source.listed} has one name per line, without suffix, '
+                f'below {source.option}.data_prefix')
+    return f'check {source.option}.' + (
         'data_prefix' if kind == 'image' else 'seg_map_suffix')
 
 
@@ -180,13 +179,12 @@ def _reach(info):
 
 def _why_empty(source):
     suffix = source.get('img_suffix')
-    listed = source.config.get('ann_file')
-    if listed and source.is_a('BaseSegDataset'):
-        return f'{source.below_root(listed)} lists none'
-    if listed:
-        return (f'mm keeps no image of {source.below_root(listed)}: check '
-                'that metainfo.classes names classes that the file has, '
-                'and filter_cfg')
+    if source.listed and not source.is_a('BaseDetDataset'):
+        return f'{source.listed} lists none'
+    if source.listed:
+        return (f'mm keeps no image of {source.listed}: check that '
+                'metainfo.classes names classes that the file has, and '
+                'filter_cfg')
     if suffix:
         return (f'{source.folders.get("img_path")} has no image that ends '
                 f'in {suffix}: set {source.option}.img_suffix')

@@ -23,15 +23,15 @@ class Sample(NamedTuple):
         image (str): Its file.
         size (tuple | None): Width and height of the annotations.
         label_map (str | None): File of the label map, if there is one.
-        index (int | None): Its place in the data set that mm builds.
+        index (int): Its place in the data set that mm builds.
         reach (tuple): Largest x and y of its boxes.
     """
 
     image: str
-    size: tuple | None = None
-    label_map: str | None = None
-    index: int | None = None
-    reach: tuple = (0, 0)
+    size: tuple | None
+    label_map: str | None
+    index: int
+    reach: tuple
 
 
 class Look(NamedTuple):

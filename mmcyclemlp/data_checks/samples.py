@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import sys
 import warnings
@@ -28,7 +27,6 @@ class Opened(NamedTuple):
 
     Attributes:
         sample (Sample): The sample.
-        digest (bytes): Hash of the image's file.
         size (tuple | None): Width and height of the loaded image.
         fault (str): Why the image cannot be read; '' if it can.
         label_size (tuple | None): Width and height of the label map.
@@ -44,7 +42,6 @@ class Opened(NamedTuple):
     """
 
     sample: Sample
-    digest: bytes = b''
     size: tuple | None = None
     fault: str = ''
     label_size: tuple | None = None
@@ -64,18 +61,20 @@ def _is_loading(transform):
 
 
 class _Samples(Dataset):
-    """Opens samples by the loading steps of the pipeline.
+    """Opens samples by the loading transforms of mm.
 
-    The steps are mm's loading transforms and all transforms of the user. If
-    these fail without the transforms between, the whole pipeline runs.
+    The whole pipeline runs where it has transforms of the user, which may
+    load files or change labels anywhere.
     """
 
     def __init__(self, source, dataset, samples):
-        self.source, self.dataset, self.samples = source, dataset, samples
-        self.steps = Compose([
-            one for one in dataset.pipeline.transforms
-            if _is_loading(one) or not is_mm(one)])
-        self.own = any(not is_mm(one) for one in self.steps.transforms)
+        self.dataset, self.samples = dataset, samples
+        self.load = source.transform('LoadImageFromFile')
+        self.annotate = source.transform('LoadAnnotations')
+        steps = dataset.pipeline.transforms
+        self.own = not all(map(is_mm, steps))
+        self.steps = dataset.pipeline if self.own else Compose(
+            [one for one in steps if _is_loading(one)])
 
     def __len__(self):
         return len(self.samples)
@@ -85,85 +84,54 @@ class _Samples(Dataset):
             warnings.simplefilter('ignore')
             return self._open(self.samples[place])
 
-    def _info(self, sample):
-        if sample.index is None:
-            return dict(img_path=sample.image, gt_label=0)
-        return self.dataset.get_data_info(sample.index)
-
     def _open(self, sample):
         opened = Opened(sample)
         content, fault = _read(sample.image)
-        opened = opened._replace(
-            digest=hashlib.blake2b(content, digest_size=16).digest()
-            if content else b'', fault=fault)
+        # A transform of the user may load another file.
         if fault and not self.own:
-            return opened
+            return opened._replace(fault=fault)
         try:
-            found = self.steps(self._info(sample))
-            height, width = found['img'].shape[:2]
+            found = self.steps(self.dataset.get_data_info(sample.index))
         except Exception as error:  # of any transform
-            return opened if fault else self._failed(opened, content, error)
-        opened = opened._replace(size=(width, height), fault='')
-        if fault:  # the pipeline loads another file
-            return opened
-        return self._describe(opened, content, found['img'],
-                              found.get('gt_seg_map'))
-
-    def _failed(self, opened, content, error):
-        """Find out whether a file or the pipeline is at fault."""
-        sample = opened.sample
-        load = self.source.transform('LoadImageFromFile')
-        if load:
-            fault = _fault(content, load.get('color_type', 'color'),
-                           load.get('imdecode_backend', 'cv2'))
+            return self._failed(opened, content, fault, error)
+        if self.load and not fault:
+            fault = _fault(check_whole, content)
             if fault:
                 return opened._replace(fault=fault)
-        annotate = self.source.transform('LoadAnnotations')
-        if sample.label_map is not None and annotate:
-            labels, fault = _read(sample.label_map)
-            fault = fault or _fault(
-                labels, 'unchanged',
-                annotate.get('imdecode_backend', 'pillow'))
-            if fault:
-                return opened._replace(label_fault=fault)
-        try:
-            packed = self.dataset.pipeline(self._info(sample))
-        except Exception as second:  # of any transform
-            return opened._replace(failure=describe(second))
-        if packed is None or not self.own:
-            return opened._replace(failure='' if packed else describe(error))
-        return opened._replace(pixels=_packed_pixels(packed))
-
-    def _describe(self, opened, content, image, labels):
-        sample = opened.sample
-        load = self.source.transform('LoadImageFromFile')
-        if load:
-            try:
-                check_whole(content)
-            except Exception as error:  # decoders raise what they like
-                return opened._replace(fault=_reason(error))
-            opened = opened._replace(**_changes(content, image, load))
+        if sample.label_map is not None and self.annotate:
+            lost, fault = _lost(sample.label_map, self.annotate)
+            opened = opened._replace(lost=lost, label_fault=fault)
+        if self.own:
+            return opened._replace(**_packed(found))
+        height, width = found['img'].shape[:2]
+        opened = opened._replace(size=(width, height))
+        if self.load:
+            opened = opened._replace(
+                **_changes(content, found['img'], self.load))
+        labels = found.get('gt_seg_map')
         if labels is None:
             return opened
-        if sample.label_map is not None and self.source.transform(
-                'LoadAnnotations'):
-            lost, fault = _lost(sample.label_map, self.source)
-            opened = opened._replace(lost=lost, label_fault=fault)
         if labels.ndim != 2:
             return opened._replace(label_channels=labels.shape[-1])
-        opened = opened._replace(
-            label_size=(labels.shape[1], labels.shape[0]),
-            pixels=_pixels(labels))
-        if not self.own:
-            return opened
-        # Transforms of the user may need mm's between them.
-        try:
-            with seeded(0):
-                packed = _packed_pixels(
-                    self.dataset.pipeline(self._info(sample)))
-        except Exception as error:  # of any transform
-            return opened._replace(failure=describe(error))
-        return opened._replace(pixels=packed or opened.pixels)
+        return opened._replace(label_size=labels.shape[::-1],
+                               pixels=_pixels(labels))
+
+    def _failed(self, opened, content, fault, error):
+        """Find out whether a file or the pipeline is at fault."""
+        if self.load:
+            fault = fault or _fault(
+                decode, content, self.load.get('color_type', 'color'),
+                self.load.get('imdecode_backend', 'cv2'))
+            if fault:
+                return opened._replace(fault=fault)
+        if opened.sample.label_map is not None and self.annotate:
+            labels, fault = _read(opened.sample.label_map)
+            fault = fault or _fault(
+                decode, labels, 'unchanged',
+                self.annotate.get('imdecode_backend', 'pillow'))
+            if fault:
+                return opened._replace(label_fault=fault)
+        return opened._replace(failure=describe(error))
 
 
 def _read(path):
@@ -175,10 +143,11 @@ def _read(path):
     return content, '' if content else 'the file is empty'
 
 
-def _fault(content, flag, backend):
+def _fault(check, *args):
+    """Return why decoding fails, '' if it does not."""
     try:
-        decode(content, flag, backend)
-    except Exception as error:  # decoders raise what they like
+        check(*args)
+    except Exception as error:  # of any decoder
         return _reason(error)
     return ''
 
@@ -198,14 +167,16 @@ def _count(labels):
     return counts.nonzero()[0], counts[counts > 0]
 
 
-def _packed_pixels(packed):
-    """Return the labels that the model gets, {} if there are none."""
-    sample = packed.get('data_samples') if isinstance(packed, dict) else None
-    found = getattr(sample, 'gt_sem_seg', None)
-    return {} if found is None else _pixels(found.data.numpy())
+def _packed(found):
+    """Return the size of the image and its labels, as the model gets them."""
+    sample = found.get('data_samples') if isinstance(found, dict) else None
+    shape = getattr(sample, 'ori_shape', None)
+    labels = getattr(sample, 'gt_sem_seg', None)
+    return dict(size=shape and (shape[1], shape[0]),
+                pixels={} if labels is None else _pixels(labels.data.numpy()))
 
 
-def _lost(path, source):
+def _lost(path, annotate):
     """Return values that mm's cast to 8 bits changes, or why it fails."""
     content, fault = _read(path)
     if fault:
@@ -213,9 +184,9 @@ def _lost(path, source):
     try:
         check_whole(content)
         labels = mmcv.imfrombytes(
-            content, flag='unchanged', backend=source.transform(
-                'LoadAnnotations').get('imdecode_backend', 'pillow'))
-    except Exception as error:  # decoders raise what they like
+            content, flag='unchanged',
+            backend=annotate.get('imdecode_backend', 'pillow'))
+    except Exception as error:  # of any decoder
         return {}, _reason(error)
     if labels is None or labels.dtype in (np.uint8, np.bool_):
         return {}, ''

@@ -49,9 +49,21 @@ class Source:
     @property
     def folders(self) -> dict[str, str]:
         """Folders of ``data_prefix`` by name."""
-        return {name: self.below_root(prefix) for name, prefix in (
-            self.config.get('data_prefix') or {}).items()
-            if prefix is not None}
+        prefixes = self.config.get('data_prefix') or {}
+        if isinstance(prefixes, str):
+            prefixes = dict(img_path=prefixes)
+        return {name: self.below_root(prefix)
+                for name, prefix in prefixes.items() if prefix is not None}
+
+    @property
+    def listed(self) -> str:
+        """File of annotations or names, '' if there is none."""
+        path = self.config.get('ann_file')
+        if not path and self.is_a('ImageNet') and self.config.get('split'):
+            path = osp.join('meta', f'{self.config["split"]}.txt')
+            if not osp.exists(self.below_root(path)):
+                return ''
+        return self.below_root(path) if path else ''
 
     @property
     def remote(self) -> bool:
@@ -78,7 +90,9 @@ class Source:
         Raises:
             UserError: mm would ignore them or take a text for names.
         """
-        given = self.config.get('metainfo') or {}
+        given = dict(self.config.get('metainfo') or {})
+        if self.config.get('classes'):  # of mmpretrain
+            given['classes'] = self.config['classes']
         own = self.metainfo.get('classes')
         if 'classes' not in given and given.get('CLASSES', own) != own:
             raise UserError(f'{self.option}.metainfo has CLASSES, which mm '
@@ -156,7 +170,7 @@ def evaluators(cfg: Config, split: str) -> list[dict]:
 
 def exists(report: Report, path: str, option: str) -> bool:
     """Whether a file or folder is there; report it if it is not."""
-    if '://' in path or osp.exists(path):
+    if '://' in path or osp.exists(osp.expanduser(path)):
         return True
     report.error(
         'missing file', f'{option} names {path}, which does not exist: put '
@@ -175,9 +189,8 @@ def paths_exist(report: Report, source: Source) -> bool:
              # mmdet's Mask2Former names a folder that it does not read.
              if name != 'seg' or source.kind.__name__ != 'CocoDataset'
              or source.transform('LoadAnnotations').get('with_seg')}
-    if source.config.get('ann_file'):
-        paths = {f'{option}.ann_file': source.below_root(
-            source.config['ann_file']), **paths}
+    if source.listed:
+        paths = {f'{option}.ann_file': source.listed, **paths}
     found = [exists(report, path, name) for name, path in paths.items()]
     return all(found)
 

@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 from helpers import planted_faults as planted
+from helpers.spoiled_data import on_copy
 
 from mmcyclemlp.data_checks import DataCheck, Look, check_data
 from mmcyclemlp.errors import UserError
@@ -21,7 +22,7 @@ def data(request, root, drawn_data, tmp_path):
     """A copy of the drawn data for the model that the test is for."""
     model = request.node.callspec.params['model']
     folder = shutil.copytree(drawn_data, tmp_path / 'data')
-    return planted.on_copy(root, folder, model, CLASSES[model])
+    return on_copy(root, folder, model, CLASSES[model])
 
 
 @pytest.mark.parametrize('model', CLASSES)

@@ -5,7 +5,7 @@ import shutil
 import cv2
 import numpy as np
 import pytest
-from helpers import planted_faults as planted
+from helpers.spoiled_data import on_copy
 from mmcv.transforms import BaseTransform
 from mmengine.registry import TRANSFORMS
 from PIL import Image
@@ -38,7 +38,7 @@ def data(root, drawn_data, tmp_path):
     for path in (folder / 'annotations').rglob('*.png'):
         labels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
         cv2.imwrite(str(path), labels - np.uint8(1))
-    return planted.on_copy(root, folder, 'upernet', CLASSES, void=255)
+    return on_copy(root, folder, 'upernet', CLASSES, void=255)
 
 
 def findings(data, workers=0):
