@@ -4,10 +4,10 @@ import shutil
 
 import pytest
 from helpers import class_images
+from helpers.spoiled_data import refuse
 from mmengine.config import Config
 
 from mmcyclemlp.data_checks import DataCheck, Look, check_data
-from mmcyclemlp.errors import UserError
 
 pytest.importorskip('mmpretrain')
 
@@ -47,13 +47,6 @@ def custom_list(root, flat):
     for split in ('train', 'val'):
         cfg[f'{split}_dataloader'].dataset.ann_file = f'meta/{split}.txt'
     return cfg
-
-
-def refuse(cfg, message, splits=('train', 'val')):
-    with pytest.raises(UserError, match=message) as caught:
-        check_data(cfg, splits)
-    for line in str(caught.value).split('\n')[1:]:
-        assert line.startswith('error: ')
 
 
 def test_good_data_passes(root, folders, flat):
@@ -262,5 +255,6 @@ def test_several_findings(root, flat):
     (flat / 'meta' / 'train.txt').write_text('ant_0.JPEG 9\nbee_0.JPEG 1\n')
     assert findings(config(root, flat)) == [
         ('train', 'label out of range', (9, )),
-        ('train', 'class without example', ('ant', 'cow', 'dog', 'emu', 'fox')),
+        ('train', 'class without example',
+         ('ant', 'cow', 'dog', 'emu', 'fox')),
         ('train', 'missing image', (str(flat / 'train' / 'bee_0.JPEG'), ))]

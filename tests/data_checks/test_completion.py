@@ -6,7 +6,7 @@ import re
 
 import pytest
 from helpers import coco_folder
-from helpers.coco_folder import evaluate, kinds, look_at
+from helpers.coco_folder import check_evaluator, evaluate, kinds
 from mmengine.registry import DATASETS
 
 from mmcyclemlp.data_checks.completion import complete_annotations, completed
@@ -82,7 +82,7 @@ def test_completed_copies(name, path):
 
 def test_complete_files_are_not_copied(path, monkeypatch):
     cfg = coco_folder.config(path)
-    look_at(cfg)
+    check_evaluator(cfg)
     whole = copy.deepcopy(cfg)
     monkeypatch.setattr(json, 'load', None)
     complete_annotations(cfg, ('train', 'val', 'test'))

@@ -1,6 +1,5 @@
 """Faults of COCO files and detectors, and the findings that report them."""
 
-import json
 
 from .spoiled_data import HALF_A_JPEG, JPEG_WITHOUT_END, Fault, count
 

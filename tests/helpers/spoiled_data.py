@@ -12,8 +12,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
-import numpy as np
+import pytest
 from mmengine.config import Config
+
+from mmcyclemlp.data_checks import DataCheck, Look, check_data
+from mmcyclemlp.errors import UserError
 
 
 @dataclass
@@ -87,6 +90,11 @@ class Data:
         path.write_bytes(content[:-number] if number else b'')
         return path.name
 
+    def relabel(self, change):
+        """Call a function with the path and values of each label map."""
+        for path in self.labels():
+            change(path, cv2.imread(str(path), cv2.IMREAD_UNCHANGED))
+
     def redraw(self, path, change):
         """Change the values of a label map."""
         labels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
@@ -133,6 +141,38 @@ def on_copy(root, folder, name, classes, void=None):
     cfg.test_dataloader = cfg.val_dataloader
     cfg.test_evaluator = cfg.val_evaluator
     return Data(folder, cfg, len(classes))
+
+
+def on_folder(root, name, folder):
+    """Return a config of the demo whose three splits read a folder."""
+    cfg = Config.fromfile(root / 'demo' / f'{name}.py')
+    for split in ('train', 'val', 'test'):
+        cfg[f'{split}_dataloader'].dataset.data_root = str(folder)
+    cfg.val_evaluator = cfg.test_evaluator = dict(
+        cfg.val_evaluator,
+        ann_file=str(folder / 'annotations' / 'instances_val.json'))
+    return cfg
+
+
+def refuse(cfg, message, splits=('train', 'val')):
+    """Check that the check before a run ends in lines with a message."""
+    with pytest.raises(UserError, match=message) as caught:
+        check_data(cfg, splits)
+    for line in str(caught.value).split('\n')[1:]:
+        assert line.startswith('error: ')
+
+
+def check_train(data, workers=0):
+    """Return the findings on the training data, of which all is opened."""
+    check = DataCheck(data.cfg, ('train', ), Look(workers=workers))
+    found = check.run()
+    assert check.numbers['train'] == (8, 8)
+    return found
+
+
+def errors(data):
+    """Return the errors among these findings."""
+    return [one for one in check_train(data) if one.error]
 
 
 def load_annotations(dataset):
