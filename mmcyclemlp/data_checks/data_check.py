@@ -132,7 +132,6 @@ class DataCheck:
             self._report.error('unknown data set', str(error))
             return
         for source in found:
-            self._report.wrong = set()
             try:
                 self._check_source(source)
             except UserError as error:
@@ -152,6 +151,7 @@ class DataCheck:
                 'not checked', f'not checked: {source.option}, which is not '
                 'on a disk of this machine', (source.option, ))
         elif found:
+            self._report.wrong = set()
             if source.is_a('CocoDataset') and source.config.get('ann_file'):
                 check_coco(self._report, source, classes, self._read)
             elif source.is_a('BaseSegDataset'):

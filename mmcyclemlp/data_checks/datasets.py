@@ -127,11 +127,10 @@ def _hint(source, kind, missing, paths):
         return f'there is {other}: upper and lower case differ'
     if 2 * len(missing) < len(paths):
         return 'add it, or leave out its image'
-    if source.listed and source.is_a('BaseSegDataset'):
-        return (f'{source.listed} has one name per line, without suffix, '
-                f'below {source.option}.data_prefix')
-    return f'check {source.option}.' + (
-        'data_prefix' if kind == 'image' else 'seg_map_suffix')
+    # mmseg lists names without suffix, below the folder.
+    return (f'check {source.option}.data_prefix, '
+            f'{"img_suffix" if kind == "image" else "seg_map_suffix"} and '
+            f'the names in {source.listed or "the folder"}')
 
 
 def _report_unused_maps(report, source, infos):
@@ -179,16 +178,11 @@ def _reach(info):
 
 def _why_empty(source):
     suffix = source.get('img_suffix')
-    if source.listed and not source.is_a('BaseDetDataset'):
-        return f'{source.listed} lists none'
-    if source.listed:
-        return (f'mm keeps no image of {source.listed}: check that '
-                'metainfo.classes names classes that the file has, and '
-                'filter_cfg')
-    if suffix:
+    if suffix and not source.listed:
         return (f'{source.folders.get("img_path")} has no image that ends '
                 f'in {suffix}: set {source.option}.img_suffix')
-    return f'check the paths of {source.option}'
+    return (f'{source.listed or source.root} lists none, or filter_cfg and '
+            'metainfo.classes leave none')
 
 
 def check_instances(report: Report, source: Source, dataset: BaseDataset,
@@ -209,26 +203,11 @@ def check_instances(report: Report, source: Source, dataset: BaseDataset,
     """
     infos = _infos(dataset)
     # mm ignores some, such as the difficult ones of VOC.
-    boxes = [(info, one) for info in infos
+    boxes = [(info.get('img_path'), one) for info in infos
              for one in info.get('instances') or ()
              if not one.get('ignore_flag')]
     counts = Counter(one.get('bbox_label') for _, one in boxes)
-    beyond = [label for label in counts
-              if label is None or not 0 <= label < len(classes)]
-    if beyond:
-        report.error(
-            'label out of range',
-            f'{source.option} has the label {beyond[0]!r}, and there are '
-            f'{len(classes)} classes: labels are 0 to {len(classes) - 1}',
-            beyond)
-    inverted = [info.get('img_path') for info, one in boxes
-                if _is_inverted(one)]
-    if inverted:
-        report.error(
-            'box of negative size',
-            f'{inverted[0]} has a box whose right or lower side comes first: '
-            f'{len(inverted)} boxes of {source.option}; the loss would be '
-            'NaN: correct xmin, ymin, xmax, ymax', inverted)
+    _check_boxes(report, source, boxes, counts, len(classes))
     lacking = [name for label, name in enumerate(classes)
                if not counts[label]]
     names = _xml_names(infos)
@@ -253,6 +232,23 @@ def check_instances(report: Report, source: Source, dataset: BaseDataset,
             f'{source.option} has no box of the classes {some(lacking)}',
             lacking)
     return {name for label, name in enumerate(classes) if counts[label]}
+
+
+def _check_boxes(report, source, boxes, counts, number):
+    beyond = [label for label in counts
+              if label is None or not 0 <= label < number]
+    if beyond:
+        report.error(
+            'label out of range',
+            f'{source.option} has the label {beyond[0]!r}, and there are '
+            f'{number} classes: labels are 0 to {number - 1}', beyond)
+    inverted = [image for image, one in boxes if _is_inverted(one)]
+    if inverted:
+        report.error(
+            'box of negative size',
+            f'{inverted[0]} has a box whose right or lower side comes first: '
+            f'{len(inverted)} boxes of {source.option}; the loss would be '
+            'NaN: correct xmin, ymin, xmax, ymax', inverted)
 
 
 def _misspelled(source, lacking, names, classes):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os.path as osp
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import PurePath
 
 import numpy as np
 from mmengine.config import Config
@@ -225,8 +226,7 @@ def _is_same_data(report, metric, file, data, classes, used):
 
 
 def _stem(image):
-    name = image[1].replace('\\', '/')
-    return osp.splitext(osp.basename(name))[0]
+    return PurePath(image[1].replace('\\', '/')).stem
 
 
 def _described(image):

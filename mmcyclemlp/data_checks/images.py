@@ -161,19 +161,12 @@ def check_opened(report: Report, source: Source, opened: list) -> None:
 
 
 def by_pillow(source: Source) -> str:
-    """Return what else helps where label maps have a palette or 1 bit.
-
-    Args:
-        source (Source): The data set.
-
-    Returns:
-        str: A sentence; '' if Pillow reads them already.
-    """
-    given = source.transform('LoadAnnotations').get(
-        'imdecode_backend', 'pillow')
-    return '' if given == 'pillow' else (
+    """Return a sentence on the decoder that reads a palette or 1 bit."""
+    used = source.transform('LoadAnnotations').get('imdecode_backend',
+                                                   'pillow')
+    return '' if used == 'pillow' else (
         '. If the files have a palette or 1 bit, set imdecode_backend='
-        f"'pillow' in LoadAnnotations: {given} does not read the indices")
+        f"'pillow' in LoadAnnotations: {used} does not read the indices")
 
 
 def _check_sizes(source, opened, add):

@@ -32,8 +32,8 @@ class Report:
     Attributes:
         findings (list[Finding]): All findings.
         split (str): The split that is checked, which new findings name.
-        wrong (set[str]): Kinds of the errors of the data set that is
-            checked. Some errors cause others, which are not reported then.
+        wrong (set[str]): Kinds of the errors of the annotations that are
+            checked. They cause other errors, which are not reported then.
     """
 
     def __init__(self):

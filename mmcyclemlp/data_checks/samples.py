@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os.path as osp
 import sys
 import warnings
 from typing import NamedTuple
@@ -98,7 +99,7 @@ class _Samples(Dataset):
             fault = _fault(check_whole, content)
             if fault:
                 return opened._replace(fault=fault)
-        if sample.label_map is not None and self.annotate:
+        if self.annotate and osp.exists(sample.label_map or ''):
             lost, fault = _lost(sample.label_map, self.annotate)
             opened = opened._replace(lost=lost, label_fault=fault)
         if self.own:

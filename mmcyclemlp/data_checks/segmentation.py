@@ -153,7 +153,7 @@ def _report_labels(report, source, opened, number, ignored):
             f'{files[0]} has the label {stored}, which is neither a class (0 '
             f'to {number - 1}) nor the ignore index ({unlabeled}): '
             f'{len(files)} of {len(opened)} label maps that were opened; '
-            f'{_remedy(value, number, wrong, source)}', files)
+            f'{_remedy(value, number, source)}', files)
     return wrong
 
 
@@ -169,24 +169,17 @@ def _ignored(cfg, source, counted):
     return found or {'ignore_index': 255}
 
 
-def _remedy(value, number, wrong, source):
+def _remedy(value, number, source):
     if number == 2 and value == 255:
-        return ('write 1 in place of 255, the second class'
-                + by_pillow(source))
+        return 'write 1 in place of 255' + by_pillow(source)
     if source.get('reduce_zero_label'):
         return ('reduce_zero_label=True reads 0 as unlabeled and 1 as the '
                 'first class: set it to False if 0 is a class in these files')
-    ignore = (f'set ignore_index={value} in every head and metric and '
-              f'seg_pad_val={value} in the data_preprocessor')
-    if value == number:
-        return ('if 0 is unlabeled in these files, set reduce_zero_label='
-                f'True (data set and LoadAnnotations); if {value} is, '
-                + ignore)
-    if len(wrong) > 1:
-        return ('if these are shades or indices of other classes, map them '
-                'to 0, 1, 2, ... or correct num_classes')
-    return (f'if {value} is unlabeled, {ignore}; else correct the label maps '
-            'or num_classes')
+    text = (f'if {value} is unlabeled, set ignore_index={value} in every head '
+            f'and metric and seg_pad_val={value} in the data_preprocessor; '
+            'else correct the label maps or num_classes')
+    return ('if 0 is unlabeled, set reduce_zero_label=True (data set and '
+            f'LoadAnnotations); {text}' if value == number else text)
 
 
 def _check_padding(report, cfg, source, dataset, number, ignored):
