@@ -40,7 +40,7 @@ def check_coco(report: Report, source: Source,
         report.add(*finding[:4])
     _report_unknown(report, file, classes)
     check_masks(report, file, chosen(file, classes) & file.kept)
-    report_lacking(report, file, 'area')
+    report_lacking(report, file, ('area', ))
     _report_empty(report, source, file, classes)
 
 
@@ -55,20 +55,20 @@ def loads_masks(source: Source) -> bool:
     return bool(source.transform('LoadAnnotations').get('with_mask'))
 
 
-_FILLED = dict(
-    area='width times height of the box', iscrowd='0',
-    id="numbers other than 0, which COCO's evaluation needs,")
+_LACKING = dict(area='area', iscrowd='iscrowd',
+                id='an id that is a number other than 0')
 
 
-def report_lacking(report: Report, file: CocoFile, key: str) -> None:
-    """Report annotations that ``complete_annotations`` completes."""
-    places = file.lacking.get(key)
-    if places:
-        file.annotations.add_to(
-            report, f'annotation without {key}', places,
-            f'the id {file.annotations.ids[places[0]][0]!r}' if key == 'id'
-            else f'no {key}', f'{_FILLED[key]} replaces it in a completed '
-            'copy, which a run writes to its work_dir', error=False)
+def report_lacking(report: Report, file: CocoFile,
+                   keys: Sequence[str]) -> None:
+    """Report keys that ``complete_annotations`` adds to a copy."""
+    lacking = [_LACKING[key] for key in keys if key in file.lacking]
+    if lacking:
+        report.remark(
+            'incomplete annotations',
+            f'{file.path} has annotations without {" and ".join(lacking)}: '
+            'a run writes a completed copy to its work_dir and reads that',
+            lacking)
 
 
 def _compare_classes(report, source, file, classes):

@@ -39,8 +39,7 @@ class CocoFile(NamedTuple):
         unknown (list): Each ``category_id`` that the file does not list.
         masks (dict): By the place of an annotation, the kind of fault of its
             mask and a text on it.
-        lacking (dict): By the key that COCO's evaluation needs, the places
-            of the annotations without it.
+        lacking (set): Keys of COCO's evaluation that annotations lack.
         findings (list): What is wrong with the file, whatever the classes.
     """
 
@@ -55,7 +54,7 @@ class CocoFile(NamedTuple):
     annotations: Annotations
     unknown: list
     masks: dict
-    lacking: dict
+    lacking: set
     findings: list
 
 
@@ -146,7 +145,7 @@ def read_coco(path: str, masks: bool) -> CocoFile:
     finally:
         if enabled:
             gc.enable()
-    _LACKING[state, masks] = set(file.lacking) | {
+    _LACKING[state, masks] = file.lacking | {
         'mask' for kind, _ in file.masks.values() if kind == DROPPED}
     return file
 
@@ -324,17 +323,13 @@ def _boxes(report, named, entries, image, images):
 
 
 def _lacking(entries, image):
-    """Return the places of annotations without a key of the evaluation."""
-    lacking = {'area': [], 'iscrowd': [], 'id': []}
-    for at in np.flatnonzero(image >= 0).tolist():
-        entry = entries[at]
-        if type(entry.get('area')) not in _NUMBERS:
-            lacking['area'].append(at)
-        if entry.get('iscrowd') is None:
-            lacking['iscrowd'].append(at)
-        if not is_number(entry['id']):
-            lacking['id'].append(at)
-    return {key: places for key, places in lacking.items() if places}
+    """Return the keys of the evaluation that some annotations lack."""
+    known = [one for one, place in zip(entries, image.tolist()) if place >= 0]
+    found = dict(
+        area=all(type(one.get('area')) in _NUMBERS for one in known),
+        iscrowd=all(one.get('iscrowd') is not None for one in known),
+        id=all(is_number(one['id']) for one in known))
+    return {key for key, complete in found.items() if not complete}
 
 
 def is_number(value: object) -> bool:

@@ -14,7 +14,7 @@ from mmengine.registry import METRICS
 from ..engine.config_nodes import find_type
 from ..errors import UserError
 from .coco import chosen, is_coco, loads_masks, report_lacking, used_images
-from .masks import DROPPED, UNREAD, many
+from .masks import UNREAD
 from .report import Report, some
 from .sources import Source, exists
 
@@ -160,7 +160,9 @@ def _check_coco_metric(report, metric, read):
             if finding.error:
                 report.add(*finding[:4])
     if metric.scores:
-        _check_needs(report, metric, file, twin)
+        report_lacking(report, file, ('area', 'iscrowd', 'id'))
+    if metric.segm:
+        _check_segm(report, metric, file, twin)
 
 
 def _classes(source):
@@ -266,30 +268,16 @@ def _by_image(file, classes):
     return {image: np.array(rows) for image, rows in found.items()}
 
 
-def _check_needs(report, metric, file, twin):
-    """Report what COCO's evaluation needs of the annotations."""
-    for key in ('area', 'iscrowd', 'id'):
-        report_lacking(report, file, key)
-    if metric.segm:
-        classes = _classes(metric.sources[0]) if metric.sources else ()
-        _check_segm(report, metric, file, chosen(file, classes), twin)
-
-
-def _check_segm(report, metric, file, which, twin):
-    # The check of a data set that loads masks has reported those it keeps.
-    known = twin is not None and loads_masks(twin)
-    for kind, kinds, remedy in (
-            ('annotation that segm cannot evaluate', UNREAD,
-             f'{metric.option[:-9]}.metric segm needs masks: correct them, '
-             "or remove 'segm'"),
-            ('annotation without mask', (DROPPED, ),
-             'the evaluation uses a completed copy, which a run writes to '
-             'its work_dir and where these are ignored as in training')):
-        error = kinds is UNREAD
-        places = [at for at, (fault, _) in file.masks.items()
-                  if which[at] and fault in kinds
-                  and not (error and known and file.kept[at])]
-        if places:
-            file.annotations.add_to(
-                report, kind, places, file.masks[places[0]][1], remedy,
-                error or many(len(places), len(which)))
+def _check_segm(report, metric, file, twin):
+    """Report masks that COCO's evaluation cannot read."""
+    classes = _classes(metric.sources[0]) if metric.sources else ()
+    which = chosen(file, classes)
+    if twin is not None and loads_masks(twin):
+        which &= ~file.kept  # the check of the data set reports the others
+    places = [at for at, (kind, _) in file.masks.items()
+              if which[at] and kind in UNREAD]
+    if places:
+        file.annotations.add_to(
+            report, 'annotation that segm cannot evaluate', places,
+            file.masks[places[0]][1], f'{metric.option[:-9]}.metric segm '
+            "needs masks: correct them, or remove 'segm'")
