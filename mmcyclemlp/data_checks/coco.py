@@ -25,7 +25,7 @@ def check_coco(report: Report, source: Source,
     """
     if not is_coco(source):
         return
-    path = source.below_root(source.config['ann_file'])
+    path = source.listed
     try:
         file = read(path, loads_masks(source))
     except UserError as error:
@@ -107,7 +107,7 @@ def _compare_classes(report, source, file, classes):
     if classes and others:
         number = int((~chosen(file, classes) & (file.category >= 0)).sum())
         report.remark(
-            'category that is no class',
+            'category that is not a class',
             f'{file.path}: categories {some(others)} are not among the '
             f'classes, and their {number} annotations are not used', others)
 

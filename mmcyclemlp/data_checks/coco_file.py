@@ -208,7 +208,7 @@ def _columns(path, content, masks):
         "not '0'")
     lost = np.flatnonzero(image < 0)
     named.add_to(
-        report, 'annotation of no image', lost,
+        report, 'annotation without image', lost,
         'an image_id that the file does not list', 'mm drops it: correct '
         'image_id, unless the image was deleted', len(lost) == len(entries))
     boxes, kept = _boxes(report, named, entries, image, images)

@@ -40,8 +40,7 @@ def complete_annotations(cfg: Config, splits: Sequence[str]) -> None:
             found = sources(cfg, split)
         except UserError:
             continue  # the check has reported it, and the user goes on
-        found = [one for one in found if is_coco(one) and not one.remote
-                 and osp.isfile(one.below_root(one.config['ann_file']))]
+        found = [one for one in found if _is_local_coco(one)]
         # By file: whether masks are evaluated, and who names the file.
         users = {}
         for metric in metrics(cfg, split, found):
@@ -50,7 +49,7 @@ def complete_annotations(cfg: Config, splits: Sequence[str]) -> None:
                 masks, named = users.get(real, (False, []))
                 users[real] = (masks or metric.segm, [*named, metric])
         for source in found:
-            real = osp.realpath(source.below_root(source.config['ann_file']))
+            real = osp.realpath(source.listed)
             if real in users:
                 users[real][1].append(source)
             elif 'area' in lacking(real, False):
@@ -76,14 +75,16 @@ def completed(source: Source) -> Iterator[Source]:
     Yields:
         Source: The same, or one that names a temporary file.
     """
-    path = is_coco(source) and not source.remote and source.below_root(
-        source.config['ann_file'])
-    if path and osp.isfile(path) and 'area' in lacking(path, False):
+    if _is_local_coco(source) and 'area' in lacking(source.listed, False):
         with tempfile.TemporaryDirectory() as folder:
-            copy = _write(path, False, folder)
+            copy = _write(source.listed, False, folder)
             yield replace(source, config={**source.config, 'ann_file': copy})
     else:
         yield source
+
+
+def _is_local_coco(source):
+    return is_coco(source) and not source.remote and osp.isfile(source.listed)
 
 
 def _write(path, masks, folder):

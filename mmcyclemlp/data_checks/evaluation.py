@@ -11,7 +11,7 @@ import numpy as np
 from mmengine.config import Config
 from mmengine.registry import METRICS
 
-from ..engine.config_nodes import find_type
+from ..engine.config_nodes import find_type, name_of
 from ..errors import UserError
 from .coco import chosen, is_coco, loads_masks, report_lacking, used_images
 from .masks import UNREAD
@@ -44,8 +44,8 @@ class Metric:
 
     def twin(self) -> Source | None:
         """Return a data set that reads the same file, if there is one."""
-        return next((one for one in self.sources if _same(
-            self.path, one.below_root(one.config['ann_file']))), None)
+        return next((one for one in self.sources
+                     if _same(self.path, one.listed)), None)
 
 
 def _same(path, other):
@@ -86,8 +86,9 @@ def _listed(node, option, separate=False):
                 yield name, config, place if separate else None
     elif isinstance(node, dict) and node.get('metrics'):
         # MultiDatasetsEvaluator evaluates each data set by one metric.
-        yield from _listed(node['metrics'], f'{option}.metrics',
-                           'MultiDatasets' in str(node.get('type')))
+        yield from _listed(
+            node['metrics'], f'{option}.metrics',
+            name_of(node.get('type')) == 'MultiDatasetsEvaluator')
     elif isinstance(node, dict):
         yield option, node, None
 
@@ -126,16 +127,13 @@ def _report_no_image(report, metric, data, total, lost):
 
 def _check_coco_metric(report, metric, read):
     twin = metric.twin()
-    file = read(
-        metric.path if twin is None
-        else twin.below_root(twin.config['ann_file']),
-        metric.segm or twin is not None and loads_masks(twin))
+    file = read(metric.path if twin is None else twin.listed,
+                metric.segm or twin is not None and loads_masks(twin))
     pairs = []  # file and used images of each data set
     for source in metric.sources:
-        path = source.below_root(source.config['ann_file'])
-        if is_coco(source) and osp.isfile(path):
-            data = file if _same(path, metric.path) else read(
-                path, loads_masks(source))
+        if is_coco(source) and osp.isfile(source.listed):
+            data = file if _same(source.listed, metric.path) else read(
+                source.listed, loads_masks(source))
             classes = _classes(source)
             pairs.append((data, classes, [
                 data.images[at] for at in used_images(source, data, classes)

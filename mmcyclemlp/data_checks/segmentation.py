@@ -25,7 +25,7 @@ def check_own_classes(report: Report, source: Source,
     foreign = sorted(set(classes or ()) - set(known))
     if foreign:
         report.error(
-            'class name that the data set has not',
+            'class name that the data set does not have',
             f'{source.option}.metainfo.classes has {some(foreign)}, which '
             f"{source.config['type']} does not have: select from its own "
             "classes, or use type='BaseSegDataset'", foreign)
@@ -197,7 +197,7 @@ def _check_padding(report, cfg, source, dataset, number, ignored):
         effect = ('a batch with a smaller image '
                   + ('fails' if error else 'would fail'))
     report.add(
-        'padding that is no label',
+        'padding that is not a label',
         f'model.data_preprocessor.seg_pad_val is {padding}, but {odd[0]} is '
         f'{ignored[odd[0]]}: {effect}; make them equal', odd, error)
 

@@ -116,7 +116,7 @@ def test_all_findings_are_reported(drawn, command):
                                     val=dict(listed=4, opened=4))
     kinds = {(one['split'], one['kind'], one['level'])
              for one in report['findings']}
-    assert {('train', 'annotation of no image', 'remark'),
+    assert {('train', 'annotation without image', 'remark'),
             ('train', 'missing image', 'error'),
             ('val', 'undecodable image', 'error')} <= kinds
     broken, = (one for one in report['findings'] if one['split'] == 'val'

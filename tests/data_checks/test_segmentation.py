@@ -66,5 +66,5 @@ def test_padding_of_label_maps(size, ignored, padding, error, data):
     for head in (data.cfg.model.decode_head, data.cfg.model.auxiliary_head):
         head.ignore_index = ignored
     found = [one.error for one in check_train(data)
-             if one.kind == 'padding that is no label']
+             if one.kind == 'padding that is not a label']
     assert found == ([] if error is None else [error])

@@ -152,7 +152,7 @@ COCO = {
     'class name': Fault(_misspell, 'class name without category'),
     'class order': Fault(_reorder, 'order of classes', needs=2),
     'class left out': Fault(
-        _drop_category, 'category that is no class', False, needs=2),
+        _drop_category, 'category that is not a class', False, needs=2),
     'count of box head': Fault(
         count('roi_head.bbox_head'), 'class count of a head'),
     'count of mask head': Fault(
@@ -183,7 +183,7 @@ COCO = {
         _polygon(lambda w, h: dict(size=[1, h * w], counts=[h * w])),
         'mask of another size'),
     'no such image id': Fault(
-        _set(image_id=987654), 'annotation of no image', False),
+        _set(image_id=987654), 'annotation without image', False),
     'no such category': Fault(
         _set(category_id=987), 'unknown category id', False),
     'image id twice': Fault(

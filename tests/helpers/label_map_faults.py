@@ -127,7 +127,7 @@ LABEL_MAPS = {
         count('decode_head'), 'class count of a head'),
     'count of auxiliary head': Fault(
         count('auxiliary_head'), 'class count of a head'),
-    'foreign class': Fault(_foreign, 'class name that the data set has not'),
+    'foreign class': Fault(_foreign, 'class name that the data set does not have'),
     'missing label map': Fault(_remove_label, 'missing label map'),
     'label map alone': Fault(
         _leave_label_alone, 'label map without image', False),
@@ -150,7 +150,7 @@ LABEL_MAPS = {
     'ignore index': Fault(_ignore_another, 'label out of range'),
     'ignore index of the metric': Fault(
         _ignore_another_in_val, 'label out of range', split='val'),
-    'padding': Fault(_pad_another, 'padding that is no label', False),
+    'padding': Fault(_pad_another, 'padding that is not a label', False),
     'data set and transform': Fault(
         _reduce_by_transform, 'pipeline that fails'),
     'zero is a class': Fault(_reduce_wrongly, 'reduce_zero_label'),
