@@ -106,7 +106,7 @@ def test_malformed_line(line, root, flat):
     refuse(config(root, flat), rf"/meta/val\.txt, line 4: '{line}' is not")
 
 
-def test_list_that_is_no_text(root, flat):
+def test_list_that_is_not_text(root, flat):
     (flat / 'meta' / 'val.txt').write_bytes(b'\xff\xfe\x00bad 0\n')
     refuse(config(root, flat), r'/meta/val\.txt is not text in UTF-8')
 
@@ -211,7 +211,7 @@ def test_the_test_split_of_imagenet_has_no_labels(root, folders):
     check_data(cfg, ('test', ))
 
 
-def test_what_another_kind_reads_is_its_own(root):
+def test_other_data_sets_are_not_checked(root):
     cfg = config(root, 'gone')
     cfg.train_dataloader.dataset = dict(
         type='CIFAR10', data_root='gone', split='train', pipeline=[])

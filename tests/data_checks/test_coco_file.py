@@ -36,7 +36,7 @@ def categories(value):
     return edit
 
 
-# With how many boxes mm trains on.
+# By name, an edit and the number of boxes that mm trains on.
 TAKEN = {
     'nothing': (lambda content: None, 6),
     'image ids of text': (ids(lambda one: f'a{one}'), 6),
@@ -82,14 +82,14 @@ TAKEN = {
 
 
 @pytest.mark.parametrize('name', TAKEN)
-def test_what_mm_trains_on_is_no_error(name, path):
+def test_data_that_mm_trains_on_is_not_an_error(name, path):
     edit, boxes = TAKEN[name]
     coco_folder.change(path, edit)
     assert [one for one in check_file(path) if one.error] == []
     assert count_trained(path) == boxes
 
 
-# With a part of the message.
+# By name, an edit and a part of the message.
 REFUSED = {
     'list': (lambda content: [content], 'it holds a list: write {"images"'),
     'no categories': (lambda content: content.pop('categories') and None,
@@ -199,7 +199,7 @@ def test_many_boxes_outside_are_of_another_form(path):
         one.kind for one in check_file(path) if one.error]
 
 
-def test_memory_of_files_goes_by_their_content(path):
+def test_a_changed_file_is_read_again(path):
     assert lacking(str(path), True) == set()
     content = json.loads(path.read_text())
     content['annotations'][0].pop('iscrowd')

@@ -92,7 +92,7 @@ def test_complete_files_are_not_copied(path, monkeypatch):
     assert not (path.parent / 'work').exists()
 
 
-def test_what_is_not_scored_needs_no_copy(path):
+def test_formatting_needs_no_copy(path):
     coco_folder.change(path, lose('iscrowd'))
     cfg = coco_folder.config(path, format_only=True)
     complete_annotations(cfg, ('train', 'val'))

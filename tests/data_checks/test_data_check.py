@@ -94,7 +94,7 @@ def test_no_categories_in_the_file(root, data):
     assert 'unknown category id' in kinds and check.numbers == {}
 
 
-def test_all_splits_and_data_sets_are_looked_at(root, data):
+def test_all_splits_and_data_sets_are_checked(root, data):
     """Not only the first finding; data sets are not joined."""
     cfg = on_folder(root, 'mask_rcnn', data)
     inner = cfg.train_dataloader.dataset

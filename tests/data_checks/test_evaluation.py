@@ -85,7 +85,7 @@ def resize(content):
         one['width'] *= 2
 
 
-# With the kinds that are found, and mm's result.
+# By name, an edit, the findings and the result of mm.
 OTHERS = {
     'a copy': (lambda content: None, [], 1),
     'other numbers of categories': (renumber, [], 1),

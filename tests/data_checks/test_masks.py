@@ -11,7 +11,7 @@ def path(tmp_path):
 
 
 RUN_LENGTHS = dict(size=[48, 64], counts=[0, 48 * 64])
-# With the kind, whether it is an error, and the boxes that mm trains on.
+# A mask, the kind, whether it is an error, and the boxes mm trains on.
 MASKS = [
     (RUN_LENGTHS, None, False, 6),
     ([['3', '9', '23', '9', '23', '20']], None, False, 6),
@@ -52,7 +52,7 @@ def test_masks(mask, kind, error, boxes, path):
             count_trained(path, True)
 
 
-def test_what_a_class_left_out_has_is_not_looked_at(path):
+def test_masks_of_unused_classes_are_not_checked(path):
     coco_folder.change(path, lambda content: [
         one.update(segmentation=[]) for one in content['annotations']
         if one['category_id'] == 1] and None)

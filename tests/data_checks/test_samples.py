@@ -81,14 +81,14 @@ def test_labels_that_a_transform_of_the_user_maps(place, data):
     assert errors(data) == []
 
 
-def test_hidden_files_are_no_images(data):
+def test_hidden_files_are_not_images(data):
     for path in [*data.images(), *data.labels()]:
         (path.parent / f'._{path.name}').write_bytes(b'\0\5\26\7')
     assert errors(data) == []
 
 
 @pytest.mark.parametrize('value', [np.inf, -np.inf, np.nan])
-def test_labels_that_are_no_numbers(value, data):
+def test_labels_that_are_not_numbers(value, data):
     for path in data.labels():
         labels = np.array(Image.open(path)).astype('float32')
         labels[labels == 255] = value

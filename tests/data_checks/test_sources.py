@@ -69,7 +69,7 @@ def test_indices(indices, root, data):
     check_data(cfg, ('train', ))
 
 
-def test_what_lies_elsewhere_is_not_opened(root, data):
+def test_remote_data_is_not_opened(root, data):
     cfg = on_folder(root, 'mask_rcnn', data)
     dataset = cfg.train_dataloader.dataset
     dataset.data_root = 's3://bucket/data'

@@ -127,7 +127,8 @@ LABEL_MAPS = {
         count('decode_head'), 'class count of a head'),
     'count of auxiliary head': Fault(
         count('auxiliary_head'), 'class count of a head'),
-    'foreign class': Fault(_foreign, 'class name that the data set does not have'),
+    'foreign class': Fault(
+        _foreign, 'class name that the data set does not have'),
     'missing label map': Fault(_remove_label, 'missing label map'),
     'label map alone': Fault(
         _leave_label_alone, 'label map without image', False),
