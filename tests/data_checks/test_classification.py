@@ -233,19 +233,6 @@ def test_broken_image(listed, root, folders, flat):
     refuse(cfg, r'/cow_0\.JPEG cannot be decoded \(.*\): 1 of 6')
 
 
-@pytest.mark.parametrize('listed', [False, True])
-def test_train_and_val_share_an_image(listed, root, folders, flat):
-    cfg = config(root, flat if listed else folders)
-    below = '' if listed else 'fox'
-    data = flat if listed else folders
-    train, val = (data / split / below / 'fox_0.JPEG'
-                  for split in ('train', 'val'))
-    assert findings(cfg) == []
-    val.write_bytes(train.read_bytes())
-    assert findings(cfg) == [
-        ('val', 'overlap of train and val', (str(val), ))]
-
-
 def test_several_findings(root, flat):
     (flat / 'train' / 'bee_0.JPEG').unlink()
     with open(flat / 'meta' / 'train.txt', 'a') as file:
