@@ -60,12 +60,12 @@ def list_samples(report: Report, source: Source,
             report.error('no images', f'{source.option} has no images: '
                          f'{_why_empty(source)}', (source.option, ))
         return []
-    labelled = source.is_a('BaseSegDataset') and any(
+    labeled = source.is_a('BaseSegDataset') and any(
         type(one).__name__ == 'LoadAnnotations' or not is_mm(one)
         for one in dataset.pipeline.transforms)
     samples = [
         Sample(info['img_path'], _size(info),
-               info.get('seg_map_path') if labelled else None, place,
+               info.get('seg_map_path') if labeled else None, place,
                _reach(info))
         for place, info in enumerate(infos)
         if isinstance(info.get('img_path'), str)]
@@ -83,7 +83,7 @@ def list_samples(report: Report, source: Source,
             f'{len(samples)} images, which count more than others, each with '
             'its own annotations only', twice)
     samples = _existing(report, source, dataset, samples)
-    if labelled:
+    if labeled:
         _report_unused_maps(report, source, infos)
     return samples
 

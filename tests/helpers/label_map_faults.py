@@ -44,7 +44,7 @@ def _reduce_by_transform(data):
 
 
 def _reduce_wrongly(data):
-    """0 is the first class in the files, and 255 is unlabelled."""
+    """0 is the first class in the files, and 255 is unlabeled."""
     for path in data.labels():
         data.redraw(path, lambda labels: np.where(
             labels >= data.number, 255, labels).astype('uint8') if (
@@ -58,7 +58,7 @@ def _reduce_wrongly(data):
 
 
 def _do_not_reduce(data):
-    """1 is the first class in the files, and 0 is unlabelled."""
+    """1 is the first class in the files, and 0 is unlabeled."""
     if not data.train.reduce_zero_label:
         for path in data.labels():
             data.redraw(path, lambda labels: np.where(
