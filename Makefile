@@ -20,7 +20,7 @@ test: env
 test-pretrain:
 	@.dev/make_env.sh pretrain .venv-pretrain
 	.venv-pretrain/bin/python -m pytest -n 2 tests/configs/test_imagenet.py \
-	    tests/data_checks/test_class_folders.py tests/engine/test_classifiers.py \
+	    tests/data_checks/test_classification.py tests/engine/test_classifiers.py \
 	    tests/commands/test_classifier.py tests/docs/test_pretrain.py \
 	    tests/test_timm.py tests/docs/test_plain_pytorch.py \
 	    tests/gpu/test_miniature.py tests/gpu/test_without_mmcv_ops.py \

@@ -50,7 +50,7 @@ def main(argv=None):
     if args.workers < 0:
         raise UserError(f'--workers: {args.workers} is less than 0')
     check = DataCheck(cfg, splits, Look(workers=args.workers, bar=True))
-    findings = list(check.run())
+    findings = check.run()
     show(findings, splits, check.numbers)
     if args.report:
         write(args.report, findings, check.numbers)

@@ -1,30 +1,34 @@
-"""Copies of COCO files with what the evaluation needs and they lack."""
+"""Write copies of COCO files with the keys that evaluation needs."""
+
+from __future__ import annotations
 
 import hashlib
 import json
 import os
 import os.path as osp
 import tempfile
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
+from mmengine.config import Config
 from mmengine.logging import print_log
 
 from ..errors import UserError
 from .coco import is_coco
 from .coco_file import is_box, is_number, lacking, parse
 from .evaluation import metrics
-from .masks import taken
-from .sources import sources
+from .masks import trained_part
+from .sources import Source, sources
 
 
-def complete_annotations(cfg, splits):
-    """Let a run read completed copies where COCO files lack keys.
+def complete_annotations(cfg: Config, splits: Sequence[str]) -> None:
+    """Write completed copies of COCO files that lack keys, and use them.
 
-    Training needs ``area``. COCO's evaluation needs that, ``iscrowd`` and
-    ids that are numbers other than 0. A copy with them is written to
+    Training needs ``area``. COCO's evaluation needs ``area``, ``iscrowd``
+    and ids that are numbers other than 0. The copy is written to
     ``work_dir/completed``, and the data sets and evaluators of the config
-    then name it. Files that lack nothing are not read again after
+    are changed to name it. Files that lack nothing are not read again after
     ``check_data``.
 
     Args:
@@ -35,10 +39,9 @@ def complete_annotations(cfg, splits):
         try:
             found = sources(cfg, split)
         except UserError:
-            continue  # the check has said so, and the user goes on
-        found = [one for one in found if is_coco(one) and not one.remote
-                 and osp.isfile(one.below_root(one.config['ann_file']))]
-        # By the file: whether masks are evaluated, and who names it.
+            continue  # the check has reported it, and the user goes on
+        found = [one for one in found if _is_local_coco(one)]
+        # By file: whether masks are evaluated, and who names the file.
         users = {}
         for metric in metrics(cfg, split, found):
             if metric.is_coco and metric.scores and osp.isfile(metric.path):
@@ -46,25 +49,25 @@ def complete_annotations(cfg, splits):
                 masks, named = users.get(real, (False, []))
                 users[real] = (masks or metric.segm, [*named, metric])
         for source in found:
-            real = osp.realpath(source.below_root(source.config['ann_file']))
+            real = osp.realpath(source.listed)
             if real in users:
                 users[real][1].append(source)
             elif 'area' in lacking(real, False):
                 users[real] = (False, [source])
         for real, (masks, named) in users.items():
-            if lacking(real, masks) - {'bbox'}:
+            if lacking(real, masks):
                 path = _write(real, masks, osp.join(
                     osp.abspath(cfg.work_dir), 'completed'))
                 for one in named:
                     one.config['ann_file'] = path
-                print_log(f'{split} data: {path} stands for {real}, which '
-                          'lacks what the evaluation or training needs',
+                print_log(f'{split} data: {path} is used in place of {real}, '
+                          'which lacks keys of the evaluation or training',
                           'current')
 
 
 @contextmanager
-def completed(source):
-    """A data set that mm can build, with a copy where the file lacks keys.
+def completed(source: Source) -> Iterator[Source]:
+    """Use a completed copy of a file that lacks keys, to build a data set.
 
     Args:
         source (Source): Of any kind.
@@ -72,18 +75,20 @@ def completed(source):
     Yields:
         Source: The same, or one that names a temporary file.
     """
-    path = is_coco(source) and not source.remote and source.below_root(
-        source.config['ann_file'])
-    if path and osp.isfile(path) and 'area' in lacking(path, False):
+    if _is_local_coco(source) and 'area' in lacking(source.listed, False):
         with tempfile.TemporaryDirectory() as folder:
-            copy = _write(path, False, folder)
+            copy = _write(source.listed, False, folder)
             yield replace(source, config={**source.config, 'ann_file': copy})
     else:
         yield source
 
 
+def _is_local_coco(source):
+    return is_coco(source) and not source.remote and osp.isfile(source.listed)
+
+
 def _write(path, masks, folder):
-    """Write a completed copy; processes that do so at once agree on it."""
+    """Write a completed copy; the name is safe with several processes."""
     content = parse(path)
     _complete(content['annotations'], masks)
     text = json.dumps(content).encode()
@@ -116,7 +121,7 @@ def _complete(entries, masks):
         if masks and mask and (isinstance(mask, dict) or isinstance(
                 mask, list) and all(isinstance(one, (list, dict))
                                     for one in mask)):
-            entry['segmentation'] = taken(mask)
+            entry['segmentation'] = trained_part(mask)
             if entry['segmentation'] is None:
                 # As in training: neither found nor missed.
                 entry['iscrowd'] = 1

@@ -1,110 +1,98 @@
-"""What the data set that mm builds has: images, label maps and boxes."""
+"""Check data sets as mm builds them: images, label maps and boxes."""
+
+from __future__ import annotations
 
 import difflib
 import os
 import os.path as osp
 from collections import Counter
+from collections.abc import Collection, Sequence
 from xml.etree import ElementTree
 
 from mmengine.dataset import BaseDataset
 from mmengine.fileio import list_dir_or_file
-from mmengine.registry import DATASETS, TRANSFORMS
+from mmengine.registry import DATASETS
 
-from ..engine.config_nodes import is_mm, name_of
-from ..errors import describe
-from .findings import Finding, some
+from ..engine.config_nodes import is_mm
+from ..errors import UserError, describe
 from .images import Sample, absent
-from .sources import init_defaults
+from .report import Report, some
+from .sources import Source, init_defaults
 
 
-def build(source, scope):
+def build(source: Source, scope: str) -> object:
     """Build a data set as mm does.
 
     Args:
-        source (Source): What the config says of it.
-        scope (str): Of the registry.
+        source (Source): Its part of the config.
+        scope (str): Scope of the registry.
 
-    Yields:
-        Finding: Why it cannot be built, or not be checked.
-
-    Returns:
-        BaseDataset | None: The data set.
+    Raises:
+        UserError: It cannot be built; the message says why.
     """
     config = dict(source.config)
     if 'serialize_data' in init_defaults(source.kind):
-        # mm joins nothing to an array, and fails.
+        # mm fails to serialize a data set without images.
         config['serialize_data'] = False
     try:
         with DATASETS.switch_scope_and_registry(scope) as registry:
-            dataset = registry.build(config)
-    except Exception as error:  # of the config: the user's own Python
-        place, reason = _culprit(source, scope) or (source.option, error)
-        yield Finding(
-            'data set that cannot be built',
-            f'{place} cannot be built: {describe(reason)}', (source.option, ))
-        return None
-    if isinstance(dataset, BaseDataset):
-        return dataset
-    yield Finding(
-        'not checked', f'not checked: {source.kind.__name__}, which is not '
-        "a data set of mmengine's BaseDataset", (source.option, ),
-        error=False)
-    return None
+            return registry.build(config)
+    except Exception as error:  # of any data set, also the user's
+        raise UserError(f'{source.option} cannot be built: '
+                        f'{describe(error)}') from error
 
 
-def _culprit(source, scope):
-    """The first transform that cannot be built, and why."""
-    for place, step in enumerate(source.config.get('pipeline') or ()):
-        if not isinstance(step, dict):
-            continue  # a function, which mm takes as it is
-        try:
-            with TRANSFORMS.switch_scope_and_registry(scope) as registry:
-                registry.build(step)
-        except Exception as error:  # of a transform: the user's own Python
-            name = name_of(step.get('type'))
-            return f'{source.option}.pipeline[{place}] ({name})', error
-    return None
-
-
-def list_samples(source, dataset):
+def list_samples(report: Report, source: Source,
+                 dataset: BaseDataset) -> list[Sample]:
     """List the images of a data set, and report those that are missing.
 
-    Yields:
-        Finding: What is wrong.
+    Args:
+        report (Report): Where to add what is wrong.
+        source (Source): Its part of the config.
+        dataset (BaseDataset): The data set as mm builds it.
 
     Returns:
         list[Sample]: Images that exist.
     """
     infos = _infos(dataset)
     if not infos:
-        yield _nothing(source)
+        if not report.wrong:  # an error before is the reason
+            report.error('no images', f'{source.option} has no images: '
+                         f'{_why_empty(source)}', (source.option, ))
         return []
-    labelled = source.is_a('BaseSegDataset') and any(
+    labeled = source.is_a('BaseSegDataset') and any(
         type(one).__name__ == 'LoadAnnotations' or not is_mm(one)
         for one in dataset.pipeline.transforms)
     samples = [
         Sample(info['img_path'], _size(info),
-               info.get('seg_map_path') if labelled else None, place,
+               info.get('seg_map_path') if labeled else None, place,
                _reach(info))
         for place, info in enumerate(infos)
         if isinstance(info.get('img_path'), str)]
     if not samples:
-        yield Finding(
+        report.remark(
             'not checked', f'not checked: {source.kind.__name__}, whose '
-            'images are not one file each', (source.option, ), error=False)
+            'images are not one file each', (source.option, ))
         return []
-    yield from _doubles(source, samples)
-    samples = yield from _existing(source, dataset, samples)
-    if labelled:
-        yield from _alone(source, infos)
+    twice = [path for path, number in Counter(
+        one.image for one in samples).items() if number > 1]
+    if twice:
+        report.remark(
+            'duplicate file name',
+            f'{source.option} has {twice[0]} more than once: {len(twice)} of '
+            f'{len(samples)} images, which count more than others, each with '
+            'its own annotations only', twice)
+    samples = _existing(report, source, dataset, samples)
+    if labeled:
+        _report_unused_maps(report, source, infos)
     return samples
 
 
-def _existing(source, dataset, samples):
-    """Samples whose files are there.
+def _existing(report, source, dataset, samples):
+    """Return samples whose files exist.
 
-    A transform of the user's, before mm's that loads a file, may name another
-    file.
+    A transform of the user before mm's that loads a file may name another
+    file, so nothing is reported then.
     """
     for kind, file, loader in (
             ('image', 'image', 'LoadImageFromFile'),
@@ -117,11 +105,11 @@ def _existing(source, dataset, samples):
                  if getattr(one, file) is not None]
         missing = absent(paths)
         if missing:
-            yield Finding(
+            report.error(
                 f'missing {kind}',
                 f'{missing[0]!r} does not exist: {len(missing)} of '
-                f'{len(paths)} {kind}s that {source.option} lists are not '
-                f'there; {_hint(source, kind, missing, paths)}', missing)
+                f'{len(paths)} {kind}s that {source.option} lists are '
+                f'missing; {_hint(source, kind, missing, paths)}', missing)
             gone = set(missing)
             samples = [one for one in samples
                        if getattr(one, file) not in gone]
@@ -129,7 +117,7 @@ def _existing(source, dataset, samples):
 
 
 def _hint(source, kind, missing, paths):
-    """What to do about files that are not there."""
+    """Return what to do about missing files."""
     if '\\' in missing[0] and osp.sep == '/':
         return "write '/' in place of '\\'"
     folder, name = osp.split(missing[0])
@@ -138,18 +126,15 @@ def _hint(source, kind, missing, paths):
     if other is not None:
         return f'there is {other}: upper and lower case differ'
     if 2 * len(missing) < len(paths):
-        return ('add it, or leave its image out' if kind == 'label map'
-                else 'add it, or leave it out')
-    option, listed = source.option, source.config.get('ann_file')
-    if listed and source.is_a('BaseSegDataset'):
-        return (f'{source.below_root(listed)} has one name per line, without '
-                f'suffix, below {option}.data_prefix')
-    return f'check {option}.' + (
-        'data_prefix' if kind == 'image' else 'seg_map_suffix')
+        return 'add it, or leave out its image'
+    # mmseg lists names without suffix, below the folder.
+    return (f'check {source.option}.data_prefix, '
+            f'{"img_suffix" if kind == "image" else "seg_map_suffix"} and '
+            f'the names in {source.listed or "the folder"}')
 
 
-def _alone(source, infos):
-    """Label maps in a folder whose images are read as they lie there."""
+def _report_unused_maps(report, source, infos):
+    """Report label maps without image, where mm lists a folder."""
     folder = source.folders.get('seg_map_path')
     if not folder or source.config.get('indices') is not None or (
             source.config.get('ann_file')):
@@ -158,12 +143,12 @@ def _alone(source, infos):
     paths = (osp.join(folder, name) for name in list_dir_or_file(
         folder, list_dir=False, suffix=source.get('seg_map_suffix'),
         recursive=True))
-    alone = sorted(path for path in paths if path not in used)
-    if alone:
-        yield Finding(
-            'label map without image',
-            f'{alone[0]} has no image: {len(alone)} label maps are not used',
-            alone, error=False)
+    unused = sorted(path for path in paths if path not in used)
+    if unused:
+        report.remark(
+            'label map without image', f'{unused[0]} has no image that ends '
+            f'in {source.get("img_suffix")}: {len(unused)} label maps are '
+            'not used', unused)
 
 
 def _infos(dataset):
@@ -179,113 +164,100 @@ def _size(info):
 
 
 def _box(instance):
-    """Sides of a box; 0 for what is no box, such as a polygon."""
+    """Return the sides of a box, 0 for other forms such as polygons."""
     box = instance.get('bbox')
     return (0, 0, 0, 0) if box is None or len(box) != 4 else box
 
 
 def _reach(info):
-    """Largest x and y of boxes."""
+    """Return the largest x and y of boxes."""
     boxes = [_box(one) for one in info.get('instances') or ()]
     return tuple(max((box[side] for box in boxes), default=0)
                  for side in (2, 3))
 
 
-def _nothing(source):
+def _why_empty(source):
     suffix = source.get('img_suffix')
-    listed = source.config.get('ann_file')
-    if listed and source.is_a('BaseSegDataset'):
-        reason = f'{source.below_root(listed)} lists none'
-    elif listed:
-        reason = (f'of {source.below_root(listed)}, mm keeps no image: check '
-                  'that metainfo.classes names classes that the file has, '
-                  'and filter_cfg')
-    elif suffix:
-        reason = (f'{source.folders.get("img_path")} has no image that ends '
-                  f'in {suffix}: set {source.option}.img_suffix')
-    else:
-        reason = f'check the paths of {source.option}'
-    return Finding('no images', f'{source.option} has no images: {reason}',
-                   (source.option, ))
+    if suffix and not source.listed:
+        return (f'{source.folders.get("img_path")} has no image that ends '
+                f'in {suffix}: set {source.option}.img_suffix')
+    return (f'{source.listed or source.root} lists none, or filter_cfg and '
+            'metainfo.classes leave none')
 
 
-def _doubles(source, samples):
-    twice = [path for path, number in Counter(
-        one.image for one in samples).items() if number > 1]
-    if twice and not source.is_a('CocoDataset'):
-        yield Finding(
-            'duplicate file name',
-            f'{source.option} has {twice[0]} more than once: {len(twice)} of '
-            f'{len(samples)} images, which count more than others', twice,
-            error=False)
-
-
-def check_instances(source, dataset, classes, known=()):
-    """Check the boxes that a data set of mmdet gives.
+def check_instances(report: Report, source: Source, dataset: BaseDataset,
+                    classes: Sequence[str],
+                    known: Collection[str] = ()) -> set[str]:
+    """Check the boxes of a data set of mmdet.
 
     Args:
-        source (Source): What the config says of it.
-        dataset (BaseDataset): As mm builds it.
+        report (Report): Where to add what is wrong.
+        source (Source): Its part of the config.
+        dataset (BaseDataset): The data set as mm builds it.
         classes (Sequence[str]): Its class names.
         known (Collection[str]): Class names that a split before it has
             boxes of. Default: ().
-
-    Yields:
-        Finding: What is wrong.
 
     Returns:
         set[str]: Class names that it has boxes of.
     """
     infos = _infos(dataset)
-    counts = Counter(
-        one.get('bbox_label') for info in infos
-        for one in info.get('instances') or ()
-        if not one.get('ignore_flag'))  # such as the difficult ones of VOC
-    beyond = [label for label in counts
-              if label is None or not 0 <= label < len(classes)]
-    if beyond:
-        yield Finding(
-            'label out of range',
-            f'{source.option} gives the label {beyond[0]!r}, and there are '
-            f'{len(classes)} classes: labels are 0 to {len(classes) - 1}',
-            beyond)
-    inverted = [info.get('img_path') for info in infos
-                for one in info.get('instances') or ()
-                if not one.get('ignore_flag') and _is_inverted(one)]
-    if inverted:
-        yield Finding(
-            'box of negative size',
-            f'{inverted[0]} has a box whose right or lower side comes first: '
-            f'{len(inverted)} of {source.option}; the loss would be NaN: '
-            'correct xmin, ymin, xmax, ymax', inverted)
+    # mm ignores some, such as the difficult ones of VOC.
+    boxes = [(info.get('img_path'), one) for info in infos
+             for one in info.get('instances') or ()
+             if not one.get('ignore_flag')]
+    counts = Counter(one.get('bbox_label') for _, one in boxes)
+    _check_boxes(report, source, boxes, counts, len(classes))
     lacking = [name for label, name in enumerate(classes)
                if not counts[label]]
     names = _xml_names(infos)
-    foreign = [name for name in names if name not in classes]
-    wrong = {name: difflib.get_close_matches(
-        name.casefold(), [one.casefold() for one in foreign], 1, .7)
-        for name in lacking if foreign and name not in known}
-    wrong = {name: close for name, close in wrong.items()
-             if close or source.split == 'train'}
+    wrong = _misspelled(source, [name for name in lacking
+                                 if name not in known], names, classes)
     if wrong:
-        yield Finding(
+        report.error(
             'class name without object',
             f'{source.option} has no object of its classes {some(wrong)}; '
             f'its files have objects named {some(names)}. mm drops objects '
             f'of other names: set {source.option}.metainfo='
-            'dict(classes=...) to the names in the files', tuple(wrong))
+            'dict(classes=...) to the names in the files', wrong)
     elif not any(counts.values()):
-        yield Finding(
+        report.add(
             'images without ground truth',
             f'{source.option} has no box of its classes ({some(classes)}): '
             'there is nothing to learn', (source.option, ),
             error=source.split == 'train')
     elif lacking:
-        yield Finding(
+        report.remark(
             'class without example',
             f'{source.option} has no box of the classes {some(lacking)}',
-            lacking, error=False)
+            lacking)
     return {name for label, name in enumerate(classes) if counts[label]}
+
+
+def _check_boxes(report, source, boxes, counts, number):
+    beyond = [label for label in counts
+              if label is None or not 0 <= label < number]
+    if beyond:
+        report.error(
+            'label out of range',
+            f'{source.option} has the label {beyond[0]!r}, and there are '
+            f'{number} classes: labels are 0 to {number - 1}', beyond)
+    inverted = [image for image, one in boxes if _is_inverted(one)]
+    if inverted:
+        report.error(
+            'box of negative size',
+            f'{inverted[0]} has a box whose right or lower side comes first: '
+            f'{len(inverted)} boxes of {source.option}; the loss would be '
+            'NaN: correct xmin, ymin, xmax, ymax', inverted)
+
+
+def _misspelled(source, lacking, names, classes):
+    """Return classes without boxes that have another name in the files."""
+    foreign = [name.casefold() for name in names if name not in classes]
+    return [name for name in lacking if foreign and (
+        # In evaluation it may be a rare class.
+        source.split == 'train' or difflib.get_close_matches(
+            name.casefold(), foreign, 1, .7))]
 
 
 def _is_inverted(instance):
@@ -294,7 +266,7 @@ def _is_inverted(instance):
 
 
 def _xml_names(infos):
-    """Names of objects in the XML files of a data set, if it has such."""
+    """Return the names of objects in XML files, the most frequent first."""
     names = Counter()
     for info in infos:
         path = info.get('xml_path')
@@ -303,4 +275,3 @@ def _xml_names(infos):
                 one.text for one in ElementTree.parse(path).iterfind(
                     'object/name') if one.text)
     return [name for name, _ in names.most_common()]
-

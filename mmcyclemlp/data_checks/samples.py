@@ -1,14 +1,16 @@
-"""Images and label maps of a data set, loaded as its own pipeline does."""
+"""Open images and label maps by the pipeline of their data set."""
 
-import hashlib
+from __future__ import annotations
+
 import io
+import os.path as osp
 import sys
 import warnings
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import mmcv
 import numpy as np
-from mmengine.dataset import Compose
+from mmengine.dataset import BaseDataset, Compose
 from mmengine.fileio import get
 from mmengine.utils import track_iter_progress
 from PIL import Image
@@ -17,15 +19,15 @@ from torch.utils.data import DataLoader, Dataset
 from ..engine.config_nodes import is_mm
 from ..engine.randomness import seeded
 from ..errors import describe
-from .images import check_whole, decode, spread
+from .images import Look, Sample, check_whole, decode, spread
+from .sources import Source
 
 
 class Opened(NamedTuple):
-    """What was found in the files of a sample.
+    """What the files of a sample have.
 
     Attributes:
         sample (Sample): The sample.
-        digest (bytes): Hash of the image's file.
         size (tuple | None): Width and height of the loaded image.
         fault (str): Why the image cannot be read; '' if it can.
         label_size (tuple | None): Width and height of the label map.
@@ -35,21 +37,22 @@ class Opened(NamedTuple):
         lost (dict): Values of the label file that loading changes, and what
             it makes of them.
         failure (str): Why the pipeline fails though the files can be read.
-        notes (tuple): What loading changes in the image.
-        darkest (bool): Whether an image of 16 bits is loaded as black.
+        turned (bool): Whether mm turns the image by its EXIF orientation.
+        deep (bool): Whether mm keeps 8 of the 16 bits of the image.
+        darkest (bool): Whether these bits are black.
     """
 
-    sample: tuple
-    digest: bytes = b''
-    size: Optional[tuple] = None
+    sample: Sample
+    size: tuple | None = None
     fault: str = ''
-    label_size: Optional[tuple] = None
+    label_size: tuple | None = None
     label_fault: str = ''
     label_channels: int = 1
     pixels: dict = {}
     lost: dict = {}
     failure: str = ''
-    notes: tuple = ()
+    turned: bool = False
+    deep: bool = False
     darkest: bool = False
 
 
@@ -59,18 +62,20 @@ def _is_loading(transform):
 
 
 class _Samples(Dataset):
-    """Opens samples by the loading steps of the pipeline.
+    """Opens samples by the loading transforms of mm.
 
-    The steps are mm's loading transforms and all transforms of the user.
-    Where the latter need the ones between, the whole pipeline runs.
+    The whole pipeline runs where it has transforms of the user, which may
+    load files or change labels anywhere.
     """
 
     def __init__(self, source, dataset, samples):
-        self.source, self.dataset, self.samples = source, dataset, samples
-        self.steps = Compose([
-            one for one in dataset.pipeline.transforms
-            if _is_loading(one) or not is_mm(one)])
-        self.own = any(not is_mm(one) for one in self.steps.transforms)
+        self.dataset, self.samples = dataset, samples
+        self.load = source.transform('LoadImageFromFile')
+        self.annotate = source.transform('LoadAnnotations')
+        steps = dataset.pipeline.transforms
+        self.own = not all(map(is_mm, steps))
+        self.steps = dataset.pipeline if self.own else Compose(
+            [one for one in steps if _is_loading(one)])
 
     def __len__(self):
         return len(self.samples)
@@ -80,90 +85,58 @@ class _Samples(Dataset):
             warnings.simplefilter('ignore')
             return self._open(self.samples[place])
 
-    def _info(self, sample):
-        if sample.index is None:
-            return dict(img_path=sample.image, gt_label=0)
-        return self.dataset.get_data_info(sample.index)
-
     def _open(self, sample):
         opened = Opened(sample)
         content, fault = _read(sample.image)
-        opened = opened._replace(
-            digest=hashlib.blake2b(content, digest_size=16).digest()
-            if content else b'', fault=fault)
+        # A transform of the user may load another file.
         if fault and not self.own:
-            return opened
+            return opened._replace(fault=fault)
         try:
-            found = self.steps(self._info(sample))
-            height, width = found['img'].shape[:2]
+            found = self.steps(self.dataset.get_data_info(sample.index))
         except Exception as error:  # of any transform
-            return opened if fault else self._failed(opened, content, error)
-        opened = opened._replace(size=(width, height), fault='')
-        if fault:  # another file than the data set names was loaded
-            return opened
-        return self._describe(opened, content, found['img'],
-                              found.get('gt_seg_map'))
-
-    def _failed(self, opened, content, error):
-        """Tell whether a file or the pipeline is at fault."""
-        sample = opened.sample
-        load = self.source.transform('LoadImageFromFile')
-        if load:
-            fault = _fault(content, load.get('color_type', 'color'),
-                           load.get('imdecode_backend', 'cv2'))
+            return self._failed(opened, content, fault, error)
+        if self.load and not fault:
+            fault = _fault(check_whole, content)
             if fault:
                 return opened._replace(fault=fault)
-        annotate = self.source.transform('LoadAnnotations')
-        if sample.label_map is not None and annotate:
-            labels, fault = _read(sample.label_map)
-            fault = fault or _fault(
-                labels, 'unchanged',
-                annotate.get('imdecode_backend', 'pillow'))
-            if fault:
-                return opened._replace(label_fault=fault)
-        try:
-            packed = self.dataset.pipeline(self._info(sample))
-        except Exception as second:  # of any transform
-            return opened._replace(failure=describe(second))
-        if packed is None or not self.own:
-            return opened._replace(failure='' if packed else describe(error))
-        return opened._replace(pixels=_packed_pixels(packed))
-
-    def _describe(self, opened, content, image, labels):
-        sample = opened.sample
-        load = self.source.transform('LoadImageFromFile')
-        if load:
-            try:
-                check_whole(content)
-            except Exception as error:  # decoders raise what they like
-                return opened._replace(fault=_reason(error))
-            notes, dark = _changes(content, image, load)
-            opened = opened._replace(notes=notes, darkest=dark)
+        if self.annotate and osp.exists(sample.label_map or ''):
+            lost, fault = _lost(sample.label_map, self.annotate)
+            opened = opened._replace(lost=lost, label_fault=fault)
+        if self.own:
+            return opened._replace(**_packed(found))
+        height, width = found['img'].shape[:2]
+        opened = opened._replace(size=(width, height))
+        if self.load:
+            opened = opened._replace(
+                **_changes(content, found['img'], self.load))
+        labels = found.get('gt_seg_map')
         if labels is None:
             return opened
-        if sample.label_map is not None and self.source.transform(
-                'LoadAnnotations'):
-            lost, fault = _lost(sample.label_map, self.source)
-            opened = opened._replace(lost=lost, label_fault=fault)
         if labels.ndim != 2:
             return opened._replace(label_channels=labels.shape[-1])
-        opened = opened._replace(
-            label_size=(labels.shape[1], labels.shape[0]),
-            pixels=_pixels(labels))
-        if not self.own:
-            return opened
-        # What the user's transforms leave to others is seen at the end.
-        try:
-            with seeded(0):
-                packed = _packed_pixels(
-                    self.dataset.pipeline(self._info(sample)))
-        except Exception as error:  # of any transform
-            return opened._replace(failure=describe(error))
-        return opened._replace(pixels=packed or opened.pixels)
+        return opened._replace(label_size=labels.shape[::-1],
+                               pixels=_pixels(labels))
+
+    def _failed(self, opened, content, fault, error):
+        """Find out whether a file or the pipeline is at fault."""
+        if self.load:
+            fault = fault or _fault(
+                decode, content, self.load.get('color_type', 'color'),
+                self.load.get('imdecode_backend', 'cv2'))
+            if fault:
+                return opened._replace(fault=fault)
+        if opened.sample.label_map is not None and self.annotate:
+            labels, fault = _read(opened.sample.label_map)
+            fault = fault or _fault(
+                decode, labels, 'unchanged',
+                self.annotate.get('imdecode_backend', 'pillow'))
+            if fault:
+                return opened._replace(label_fault=fault)
+        return opened._replace(failure=describe(error))
 
 
 def _read(path):
-    """Bytes of a file, and why it cannot be read."""
+    """Return the bytes of a file, and why it cannot be read."""
     try:
         content = get(path)
     except Exception as error:  # of any file backend
@@ -171,10 +144,11 @@ def _read(path):
     return content, '' if content else 'the file is empty'
 
 
-def _fault(content, flag, backend):
+def _fault(check, *args):
+    """Return why decoding fails, '' if it does not."""
     try:
-        decode(content, flag, backend)
-    except Exception as error:  # decoders raise what they like
+        check(*args)
+    except Exception as error:  # of any decoder
         return _reason(error)
     return ''
 
@@ -194,24 +168,26 @@ def _count(labels):
     return counts.nonzero()[0], counts[counts > 0]
 
 
-def _packed_pixels(packed):
-    """Labels in what a pipeline gives to the model; {} if none are there."""
-    sample = packed.get('data_samples') if isinstance(packed, dict) else None
-    found = getattr(sample, 'gt_sem_seg', None)
-    return {} if found is None else _pixels(found.data.numpy())
+def _packed(found):
+    """Return the size of the image and its labels, as the model gets them."""
+    sample = found.get('data_samples') if isinstance(found, dict) else None
+    shape = getattr(sample, 'ori_shape', None)
+    labels = getattr(sample, 'gt_sem_seg', None)
+    return dict(size=shape and (shape[1], shape[0]),
+                pixels={} if labels is None else _pixels(labels.data.numpy()))
 
 
-def _lost(path, source):
-    """Values that mm's cast to 8 bits changes, and why a file is no image."""
+def _lost(path, annotate):
+    """Return values that mm's cast to 8 bits changes, or why it fails."""
     content, fault = _read(path)
     if fault:
         return {}, fault
     try:
         check_whole(content)
         labels = mmcv.imfrombytes(
-            content, flag='unchanged', backend=source.transform(
-                'LoadAnnotations').get('imdecode_backend', 'pillow'))
-    except Exception as error:  # decoders raise what they like
+            content, flag='unchanged',
+            backend=annotate.get('imdecode_backend', 'pillow'))
+    except Exception as error:  # of any decoder
         return {}, _reason(error)
     if labels is None or labels.dtype in (np.uint8, np.bool_):
         return {}, ''
@@ -223,41 +199,34 @@ def _lost(path, source):
 
 
 def _changes(content, image, load):
-    """What loading changes in an image, by its header."""
+    """Return what loading changes in an image, by its header."""
     try:
         with Image.open(io.BytesIO(content)) as header:
-            mode, turned = header.mode, header.getexif().get(274, 1)
+            mode, orientation = header.mode, header.getexif().get(274, 1)
     except Exception:  # not a format that Pillow knows
-        return (), False
-    notes = []
+        return {}
     flag = load.get('color_type', 'color')
-    if turned not in (0, 1) and flag != 'unchanged' and (
-            'ignore_orientation' not in flag):
-        notes.append('orientation')
-    deep = mode in ('I', 'F') or mode.startswith('I;') or (
-        content[:4] == b'\x89PNG' and content[24:25] == b'\x10')
-    deep = deep and image.dtype == np.uint8
-    if deep:
-        notes.append('16 bits')
-    if mode == 'CMYK':
-        notes.append('CMYK')
-    if mode in ('RGBA', 'LA', 'PA') and image.ndim == 3 and (
-            image.shape[2] == 3):
-        notes.append('alpha')
-    return tuple(notes), bool(deep and image.max() < 16)
+    deep = image.dtype == np.uint8 and (
+        mode in ('I', 'F') or mode.startswith('I;')
+        or content[:4] == b'\x89PNG' and content[24:25] == b'\x10')
+    return dict(
+        turned=orientation not in (0, 1) and flag != 'unchanged'
+        and 'ignore_orientation' not in flag,
+        deep=deep, darkest=bool(deep and image.max() < 16))
 
 
-def open_samples(source, dataset, samples, look):
-    """Open images and label maps by the data set's own pipeline.
+def open_samples(source: Source, dataset: BaseDataset,
+                 samples: list[Sample], look: Look) -> list[Opened]:
+    """Open images and label maps by the pipeline of the data set.
 
     Args:
         source (Source): The data set in the config.
-        dataset (BaseDataset): The same as mm builds it.
+        dataset (BaseDataset): The data set as mm builds it.
         samples (list[Sample]): Its samples.
-        look (Look): How closely to look.
+        look (Look): How many of them to open.
 
     Returns:
-        list[Opened]: What was opened.
+        list[Opened]: The samples that were opened.
     """
     chosen = _Samples(source, dataset, spread(samples, look.number))
     loader = DataLoader(chosen, batch_size=None, num_workers=look.workers,

@@ -1,15 +1,20 @@
-"""What a config says of its data sets and of the heads that count classes."""
+"""Read the data sets of a config, and the heads that count classes."""
+
+from __future__ import annotations
 
 import inspect
 import os.path as osp
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
+from mmengine.config import Config
 from mmengine.fileio import list_from_file
 from mmengine.registry import DATASETS, MODELS
 
 from ..engine.config_nodes import find_type, leaves, name_of, unknown_type
 from ..errors import UserError
-from .findings import Finding, some
+from .report import Report, some
 
 
 @dataclass
@@ -18,7 +23,7 @@ class Source:
 
     Attributes:
         split (str): 'train', 'val' or 'test'.
-        config (dict): What the config says of it.
+        config (dict): Its part of the config.
         kind (type): Its class.
     """
 
@@ -31,33 +36,47 @@ class Source:
         self.root = self.config.get('data_root') or ''
         self.metainfo = getattr(self.kind, 'METAINFO', {})
 
-    def get(self, name):
-        """An argument: what the config gives, else the default."""
+    def get(self, name: str) -> Any:
+        """Return an argument of the config, else its default."""
         if name in self.config:
             return self.config[name]
         return init_defaults(self.kind).get(name)
 
-    def below_root(self, path):
+    def below_root(self, path: str) -> str:
+        """Return a path with ``data_root`` in front."""
         return osp.join(self.root, path)
 
     @property
-    def folders(self):
-        """Folders by name, as far as the config gives them."""
-        return {name: self.below_root(prefix) for name, prefix in (
-            self.config.get('data_prefix') or {}).items()
-            if prefix is not None}
+    def folders(self) -> dict[str, str]:
+        """Folders of ``data_prefix`` by name."""
+        prefixes = self.config.get('data_prefix') or {}
+        if isinstance(prefixes, str):
+            prefixes = dict(img_path=prefixes)
+        return {name: self.below_root(prefix)
+                for name, prefix in prefixes.items() if prefix is not None}
 
     @property
-    def remote(self):
-        """Whether files lie where only mm's file backends reach them."""
+    def listed(self) -> str:
+        """File of annotations or names, '' if there is none."""
+        path = self.config.get('ann_file')
+        if not path and self.is_a('ImageNet') and self.config.get('split'):
+            path = osp.join('meta', f'{self.config["split"]}.txt')
+            if not osp.exists(self.below_root(path)):
+                return ''
+        return self.below_root(path) if path else ''
+
+    @property
+    def remote(self) -> bool:
+        """Whether only mm's file backends reach the files."""
         backend = (self.config.get('backend_args') or {}).get('backend')
         return '://' in self.root or backend not in (None, 'local')
 
-    def is_a(self, name):
+    def is_a(self, name: str) -> bool:
+        """Whether its class or a base of it has this name."""
         return name in {base.__name__ for base in self.kind.__mro__}
 
-    def reads_like(self, name, *methods):
-        """Whether it reads its files as the base of this name does."""
+    def reads_like(self, name: str, *methods: str) -> bool:
+        """Whether its class has the methods of the base of this name."""
         base = next((base for base in self.kind.__mro__
                      if base.__name__ == name), None)
         return base is not None and all(
@@ -65,9 +84,15 @@ class Source:
             for method in methods)
 
     @property
-    def classes(self):
-        """Names that the config gives, else those that the class has."""
-        given = self.config.get('metainfo') or {}
+    def classes(self) -> Sequence[str] | None:
+        """Class names of the config, else those of its class.
+
+        Raises:
+            UserError: mm would ignore them or take a text for names.
+        """
+        given = dict(self.config.get('metainfo') or {})
+        if self.config.get('classes'):  # of mmpretrain
+            given['classes'] = self.config['classes']
         own = self.metainfo.get('classes')
         if 'classes' not in given and given.get('CLASSES', own) != own:
             raise UserError(f'{self.option}.metainfo has CLASSES, which mm '
@@ -79,11 +104,11 @@ class Source:
             raise UserError(
                 f'metainfo.classes of {self.split}_dataloader is the text '
                 f"'{names}': write a tuple of names, ('{names}', ), or "
-                'an existing file with a name a line')
+                'an existing file with one name per line')
         return names
 
-    def subset(self, items):
-        """What ``indices`` leaves of a list."""
+    def subset(self, items: list) -> list:
+        """Return the items that ``indices`` selects."""
         indices = self.config.get('indices')
         if indices is None:
             return items
@@ -91,43 +116,42 @@ class Source:
             return items[:indices] if indices >= 0 else items[indices:]
         return [items[place] for place in indices]
 
-    def unfiltered(self):
-        """The same data set with all of its images."""
+    def unfiltered(self) -> Source:
+        """Return the same data set with all of its images."""
         config = {key: value for key, value in self.config.items()
                   if key != 'filter_cfg'}
         return replace(self, config=config)
 
-    def transform(self, name):
-        """The first transform of this name in the pipeline, {} if none."""
+    def transform(self, name: str) -> dict:
+        """Return the first transform of this name, {} if there is none."""
         return next((one for one in self.config.get('pipeline') or ()
                      if name_of(one['type']) == name), {})
 
 
-def sources(cfg, split):
-    """The data sets of a split, inside wrappers such as ConcatDataset.
+def sources(cfg: Config, split: str) -> list[Source]:
+    """Return the data sets of a split, without wrappers around them.
 
     Raises:
         UserError: No installed library knows the type of one.
     """
     loaders = cfg.get(f'{split}_dataloader') or []
-    if not isinstance(loaders, (list, tuple)):  # of a loop of the user's own
+    if not isinstance(loaders, (list, tuple)):  # for a loop of the user
         loaders = [loaders]
-    scope = cfg.get('default_scope', 'mmengine')
-    with DATASETS.switch_scope_and_registry(scope) as registry:
-        return [Source(split, leaf, _kind(leaf, split, registry))
-                for loader in loaders for leaf in leaves(loader.dataset)]
+    found = []
+    with DATASETS.switch_scope_and_registry(
+            cfg.get('default_scope', 'mmengine')) as registry:
+        for leaf in (one for loader in loaders
+                     for one in leaves(loader.dataset)):
+            kind = find_type(leaf['type'], registry)
+            if kind is None:
+                raise UserError(unknown_type(f'{split}_dataloader.dataset',
+                                             leaf['type']))
+            found.append(Source(split, leaf, kind))
+    return found
 
 
-def _kind(dataset, split, registry):
-    kind = find_type(dataset['type'], registry)
-    if kind is None:
-        raise UserError(unknown_type(f'{split}_dataloader.dataset',
-                                     dataset['type']))
-    return kind
-
-
-def init_defaults(kind):
-    """Default arguments of a constructor, its parents' where not its own."""
+def init_defaults(kind: type) -> dict[str, Any]:
+    """Return default arguments of a class, also those of its bases."""
     defaults = {}
     for base in reversed(kind.__mro__):
         if '__init__' in vars(base):
@@ -138,35 +162,54 @@ def init_defaults(kind):
     return defaults
 
 
-def evaluators(cfg, split):
-    """The evaluators of a split, as a list."""
+def evaluators(cfg: Config, split: str) -> list[dict]:
+    """Return the evaluators of a split as a list."""
     found = cfg.get(f'{split}_evaluator') or []
     return found if isinstance(found, (list, tuple)) else [found]
 
 
-def check_exists(path, option):
-    """Yield a finding if a file or folder is not there."""
-    if '://' not in path and not osp.exists(path):
-        yield Finding(
-            'missing file',
-            f'{option} names {path}, which does not exist: put the data '
-            f'there or set {option} (and data_root)', (path, ))
+def exists(report: Report, path: str, option: str) -> bool:
+    """Whether a file or folder is there; report it if it is not."""
+    if '://' in path or osp.exists(osp.expanduser(path)):
+        return True
+    report.error(
+        'missing file', f'{option} names {path}, which does not exist: put '
+        f'the data there or set {option} (and data_root)', (path, ))
+    return False
 
 
-def check_heads(cfg, source, classes):
-    """Every head counts the classes that the data has."""
+def paths_exist(report: Report, source: Source) -> bool:
+    """Whether the paths of a data set are there; report missing ones."""
+    option = source.option
+    # Where the root is missing, all below it is missing too.
+    if source.root and not exists(report, source.root, f'{option}.data_root'):
+        return False
+    paths = {f'{option}.data_prefix.{name}': folder
+             for name, folder in source.folders.items()
+             # mmdet's Mask2Former names a folder that it does not read.
+             if name != 'seg' or source.kind.__name__ != 'CocoDataset'
+             or source.transform('LoadAnnotations').get('with_seg')}
+    if source.listed:
+        paths = {f'{option}.ann_file': source.listed, **paths}
+    found = [exists(report, path, name) for name, path in paths.items()]
+    return all(found)
+
+
+def check_heads(report: Report, cfg: Config, source: Source,
+                classes: Sequence[str]) -> None:
+    """Check that every head counts the classes that the data has."""
     for name, head in heads(cfg):
         if is_binary(head) and len(classes) in (1, 2):
             continue
         if head['num_classes'] != len(classes):
-            yield Finding(
+            report.error(
                 'class count of a head',
                 f'{name}.num_classes is {head["num_classes"]}, but the '
                 f'{source.split} data has {len(classes)} classes '
                 f'({some(classes)}): make them equal', (name, ))
 
 
-def is_binary(head):
+def is_binary(head: dict) -> bool:
     """Whether a head of mmseg tells two classes apart by one channel."""
     return 'threshold' in head and 1 in (
         head['num_classes'], head.get('out_channels'))
@@ -176,22 +219,19 @@ _HEADS = ('bbox_head', 'mask_head', 'mask_iou_head', 'decode_head',
           'auxiliary_head')
 
 
-def heads(cfg):
-    """Name and arguments of every head that counts classes.
+def heads(cfg: Config) -> list[tuple[str, dict]]:
+    """Return name and arguments of every head that counts classes.
 
-    Default arguments stand where the config leaves ``num_classes`` and
-    ``ignore_index`` out.
+    Arguments that the config leaves out have their defaults.
     """
+    found = []
     with MODELS.switch_scope_and_registry(
             cfg.get('default_scope', 'mmengine')) as registry:
-        found = [(name, {**_defaults(node, registry), **node})
-                 for name, node in _nodes(cfg.model, 'model')]
+        for name, node in _nodes(cfg.model, 'model'):
+            kind = find_type(node['type'], registry)
+            found.append((name, {
+                **(init_defaults(kind) if kind else {}), **node}))
     return [(name, head) for name, head in found if 'num_classes' in head]
-
-
-def _defaults(node, registry):
-    kind = find_type(node['type'], registry)
-    return {} if kind is None else init_defaults(kind)
 
 
 def _nodes(node, name):

@@ -8,6 +8,7 @@ import shutil
 
 import pytest
 from helpers import planted_faults as planted
+from helpers.spoiled_data import on_copy
 
 from mmcyclemlp.commands import check_dataset
 from mmcyclemlp.data_checks import DataCheck, Look
@@ -56,10 +57,10 @@ def real(request, root, real_data, tmp_path):
             shutil.copy(
                 mini / 'annotations' / f'person_keypoints_{split}2017.json',
                 folder / 'annotations' / f'instances_{split}.json')
-        data = planted.on_copy(root, folder, model, ['person'])
+        data = on_copy(root, folder, model, ['person'])
     else:
         shutil.copytree(real_data / 'camvid', folder)
-        data = planted.on_copy(root, folder, model, CAMVID, void=11)
+        data = on_copy(root, folder, model, CAMVID, void=11)
     yield data
     shutil.rmtree(folder)
 
@@ -99,13 +100,13 @@ def test_fault_in_real_data(model, name, real, command, record_property):
 @pytest.fixture
 def drawn(root, drawn_data, tmp_path):
     folder = shutil.copytree(drawn_data, tmp_path / 'data')
-    return planted.on_copy(root, folder, 'mask_rcnn', (
+    return on_copy(root, folder, 'mask_rcnn', (
         'disc', 'square', 'triangle', 'star', 'ring'))
 
 
 def test_all_findings_are_reported(drawn, command):
     for name in ('missing image', 'no such image id'):
-        planted.COCO[name].plant(drawn)
+        planted.fault('mask_rcnn', name).plant(drawn)
     for path in drawn.images('val'):
         path.write_bytes(b'')
     val = [str(path) for path in drawn.images('val')]
@@ -115,7 +116,7 @@ def test_all_findings_are_reported(drawn, command):
                                     val=dict(listed=4, opened=4))
     kinds = {(one['split'], one['kind'], one['level'])
              for one in report['findings']}
-    assert {('train', 'annotation of no image', 'remark'),
+    assert {('train', 'annotation without image', 'remark'),
             ('train', 'missing image', 'error'),
             ('val', 'undecodable image', 'error')} <= kinds
     broken, = (one for one in report['findings'] if one['split'] == 'val'

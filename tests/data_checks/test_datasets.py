@@ -240,7 +240,7 @@ def test_labels_of_a_data_set_class_of_the_user(folder):
     assert 'the label 2' in found[0].message and found[0].error
 
 
-def test_what_is_not_checked_is_said(folder):
+def test_unchecked_data_is_reported(folder):
     (found, ), numbers = look_at(dict(type='NoDatasetOfMM', pipeline=[]))
     assert 'not checked: NoDatasetOfMM' in found.message
     assert not found.error and numbers is None

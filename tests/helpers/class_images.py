@@ -7,7 +7,7 @@ NAMES = ('ant', 'bee', 'cow', 'dog', 'emu', 'fox')
 
 
 def draw(folder, per_class=2, size=40):
-    """Draw train and val as class folders; a class is a colour.
+    """Draw train and val as class folders; a class is a color.
 
     Returns:
         Path: The folder.

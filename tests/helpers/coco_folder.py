@@ -10,8 +10,10 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, METRICS
 from mmengine.structures import InstanceData
 
-from mmcyclemlp.data_checks.coco import read_coco
+from mmcyclemlp.data_checks.coco import check_coco
+from mmcyclemlp.data_checks.coco_file import read_coco
 from mmcyclemlp.data_checks.evaluation import check_evaluators
+from mmcyclemlp.data_checks.report import Report
 from mmcyclemlp.data_checks.sources import sources
 
 WIDTH, HEIGHT = 64, 48
@@ -19,7 +21,7 @@ CLASSES = ('bolt', 'nut')
 
 
 def content(images=3):
-    """A COCO file: two boxes with masks in each image."""
+    """Return a COCO file with two boxes and masks in each image."""
     rows, entries = [], []
     for number in range(1, images + 1):
         rows.append(dict(id=number, file_name=f'{number}.png', width=WIDTH,
@@ -55,8 +57,8 @@ def change(path, edit):
     return write(path, changed if isinstance(changed, list) else content)
 
 
-def config(path, masks=False, train=False, **evaluator):
-    """A config whose splits read a file as mm does."""
+def config(path, masks=False, **evaluator):
+    """Return a config whose splits read a file."""
     pipeline = [
         dict(type='LoadImageFromFile'),
         dict(type='LoadAnnotations', with_bbox=True, with_mask=masks),
@@ -75,21 +77,56 @@ def config(path, masks=False, train=False, **evaluator):
                            **evaluator), **loaders))
 
 
-def look_at(cfg, split='val'):
-    """Findings on the evaluators of a split."""
-    findings = list(check_evaluators(cfg, split, sources(cfg, split),
-                                     read_coco))
-    assert all('\n' not in one.message for one in findings)
-    return findings
+def every(key, field, value):
+    """Set a value of every entry of a list, or change it by a function."""
+    def edit(content):
+        for one in content[key]:
+            one[field] = value(one[field]) if callable(value) else value
+
+    return edit
+
+
+def first(key, field, value):
+    """Set a value of the first entry of a list."""
+    return lambda content: content[key][0].update({field: value})
+
+
+def check_file(path, masks=False, split='train', classes=CLASSES):
+    """Return the findings on a file that a split reads."""
+    cfg = config(path, masks)
+    cfg.train_dataloader.dataset.metainfo = dict(classes=classes)
+    source, = sources(cfg, split)
+    report = Report()
+    check_coco(report, source, classes, read_coco)
+    assert all('\n' not in one.message for one in report.findings)
+    return report.findings
+
+
+def count_trained(path, masks=False):
+    """Return the number of boxes that mm's own data set trains on."""
+    dataset = copy.deepcopy(config(path, masks).train_dataloader.dataset)
+    with DATASETS.switch_scope_and_registry('mmdet') as registry:
+        built = registry.build(dataset)
+    samples = [built.prepare_data(place)['data_samples']
+               for place in range(len(built))]
+    return sum(len(one.gt_instances) for one in samples)
+
+
+def check_evaluator(cfg, split='val'):
+    """Return the findings on the evaluators of a split."""
+    report = Report()
+    check_evaluators(report, cfg, split, sources(cfg, split), read_coco)
+    assert all('\n' not in one.message for one in report.findings)
+    return report.findings
 
 
 def kinds(cfg):
-    """Kinds of these findings, and whether they are errors."""
-    return [(one.kind, one.error) for one in look_at(cfg)]
+    """Return the kinds of these findings, and whether they are errors."""
+    return [(one.kind, one.error) for one in check_evaluator(cfg)]
 
 
 def evaluate(cfg):
-    """What mm's own metric says of predictions equal to the truth."""
+    """Return what mm's own metric is for predictions equal to the truth."""
     with DATASETS.switch_scope_and_registry('mmdet') as registry:
         data = registry.build(copy.deepcopy(cfg.val_dataloader.dataset))
     with METRICS.switch_scope_and_registry('mmdet') as registry:
