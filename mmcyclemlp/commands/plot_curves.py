@@ -18,7 +18,7 @@ from . import cli
 
 def parse_args(argv):
     parser = cli.new_parser(
-        'plot_curves', 
+        'plot_curves',
         description='Plot curves of one run or several on one picture, a '
         'panel for each key. A run that was resumed is one curve.')
     parser.add_argument(

@@ -1,0 +1,1 @@
+"""What commands do with a model: predict, draw, count, export, examine."""
