@@ -147,8 +147,8 @@ def _libraries():
         if len(found) > 1:
             yield Result(
                 PROBLEM, f'{name}: both families are installed, and overwrite '
-                f'each other. Remedy: pip uninstall {" ".join(distributions)}, '
-                'then install one')
+                'each other. Remedy: pip uninstall '
+                f'{" ".join(distributions)}, then install one')
         module, reason = _try_import(name)
         if reason is not None:
             yield _broken(name, reason)

@@ -64,9 +64,9 @@ def parse_args(argv):
                 'of each picture, multiples of 32 (default: 224 224)')
     erf.add_argument('--images', nargs='+', metavar='PATH', help='pictures: '
                      'paths, folders, patterns, URLs (default: noise)')
-    erf.add_argument('--noise', type=int, default=8, metavar='N', help='number '
-                     'of noise images if there are no --images (default: '
-                     '%(default)s)')
+    erf.add_argument('--noise', type=int, default=8, metavar='N',
+                     help='number of noise images if there are no --images '
+                     '(default: %(default)s)')
     reads.add_argument(
         '--kernel', type=int, nargs=2, default=[1, 3], metavar=('H', 'W'),
         help="kernel of the first CycleFC (default: 1 3, the network's)")

@@ -74,7 +74,8 @@ test_dataloader['dataset']['pipeline'] = [
     np.save(tmp_path / 'in/a.npy', bands.squeeze())
     np.save(tmp_path / 'in/other.npy', bands[..., [0, 0]])
     size = ['--size', '64', '64', '--out', tmp_path / 'a.png']
-    for args in (['maps', config, '--image', tmp_path / 'in/a.npy'], ['erf', config],
+    for args in (['maps', config, '--image', tmp_path / 'in/a.npy'],
+                 ['erf', config],
                  ['erf', config, '--images', f'{tmp_path}/in/a*.npy']):
         assert run_command(COMMAND, *args, *size) == 0
         assert cv2.imread(str(tmp_path / 'a.png')).std() > 10
@@ -97,7 +98,8 @@ def test_cyclefc(run_cli, tmp_path):
     (['maps', 'b1', '--image', 'README.md'], 'README.md: it cannot be read'),
     (['erf', 'b1', '--size', '96', '100'],
      '--size: 96 100 is no multiple of 32'),
-    (['erf', 'b1', '--images', '{tmp}/film.mp4'], 'has videos and no pictures'),
+    (['erf', 'b1', '--images', '{tmp}/film.mp4'],
+     'has videos and no pictures'),
     (['maps', 'b1', 'gone.pth', '--image', 'docs/pictures/predictions.jpg'],
      'there is no checkpoint file gone.pth'),
     (['cyclefc', '--out', 'README.md/x.png'], 'cannot be written'),
