@@ -53,7 +53,7 @@ def test_weights_of_a_backbone(options, tmp_path):
 @pytest.mark.parametrize('backbone, message', [
     (None, 'no model.backbone'),
     (dict(type=CycleNet, arch='b9'), 'cannot be built: .*b9'),
-    (dict(type='Identity'), 'the backbone is a Identity'),
+    (dict(type=torch.nn.Identity), 'the backbone is a Identity'),
 ])
 def test_other_backbones(backbone, message):
     pytest.importorskip('mmengine')

@@ -172,7 +172,7 @@ def test_sigmoid(number, names, expected, model, root, drawn_data, tmp_path):
     assert prediction.record['fractions'] == {
         name: pytest.approx((labels == label).mean(), abs=1e-5)
         for label, name in enumerate(expected)}
-    with pytest.raises(UserError, match='2 classes, and 3 names'):
+    with pytest.raises(UserError, match='2 classes, and there are 3'):
         build(config, checkpoint, classes=list('abc'))
 
 
@@ -221,7 +221,7 @@ def test_names_and_colors(model, tmp_path):
     assert meta['classes'] == list('hijklmn')
     assert meta['palette'][:2] == [(0, 0, 0), (128, 0, 0)]
     for options, message in (
-            (dict(classes=['a', 'b']), '7 classes, and 2 names'),
+            (dict(classes=['a', 'b']), '7 classes, and there are 2'),
             (dict(palette='nope'), '--palette nope: mmseg has no such'),
             (dict(palette='lip'), '--palette lip')):
         with pytest.raises(UserError, match=message):
