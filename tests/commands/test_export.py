@@ -166,7 +166,7 @@ def test_a_released_size_as_a_user_would(released, run_cli, tmp_path):
     (['{config}', '{b1}', '--part', 'backbone'], 'CycleMLP_B1.pth'),
     (['mask_rcnn/mask-rcnn_cyclemlp-b1_fpn_1x_coco', '--random-weights',
       '--cfg-options', 'model.backbone.init_cfg=None'],
-     'what they compute depends on the boxes found before'),
+     'since they depend on the boxes that are found first'),
 ])
 def test_mistakes(args, message, make, released, root, tmp_path):
     files = dict(config=make('retinanet')[0], b1=released[1],

@@ -1,4 +1,4 @@
-"""No way through the tools runs what a checkpoint brings along."""
+"""No command runs code from a checkpoint."""
 
 import contextlib
 import warnings
