@@ -196,7 +196,7 @@ def test_broken_operators(gpu, nms, monkeypatch):
     nms(RuntimeError(NO_IMAGE))
     monkeypatch.setattr(torch.version, 'hip', '7.0')
     (level, text), = doctor._operators('cpu:0')
-    assert level == doctor.PROBLEM and text.endswith('is for ROCm')
+    assert level == doctor.PROBLEM and text.endswith('no wheel for ROCm')
     monkeypatch.setitem(sys.modules, 'mmseg', None)
     (level, text), = doctor._operators('cpu')
     assert level == doctor.NOTE and 'classifiers do not need' in text
