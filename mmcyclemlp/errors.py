@@ -54,6 +54,11 @@ def one_line(text: str) -> str:
         for c in text)
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an exception's message, or its type."""
+    return str(error).strip().split('\n')[0] or type(error).__name__
+
+
 def describe(error: Exception) -> str:
     """Describe in one line an exception that other code raised, and where.
 

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Evaluate on several processes of one machine, a GPU each:
+# Evaluate with several processes on one machine, one GPU each:
 #
 #     tools/dist_test.sh NUM_PROCESSES CONFIG CHECKPOINT [OPTIONS OF test.py]
 set -euo pipefail
 processes=${1:?usage: dist_test.sh NUM_PROCESSES CONFIG CHECKPOINT [OPTIONS]}
 shift
 tools=$(dirname "$0")
-# Looked at so often, the process that dies first is known from those it
-# takes with it.
+# With a short interval torchrun sees which process failed first, before the
+# others fail because of it.
 exec python -m mmcyclemlp.engine.torchrun --standalone --monitor-interval 0.1 \
     --nproc-per-node "$processes" "$tools/test.py" "$@" --launcher pytorch

@@ -1,93 +1,99 @@
-"""Parameters and multiply-adds of a config's model, by part and by op."""
+"""Parameters and multiply-adds of a model, by part and by op.
+
+This module needs torch alone. mm is imported only for a whole model.
+"""
+
+from __future__ import annotations
 
 from collections import Counter
 from contextlib import contextmanager
+from typing import Any
 
 import torch
-from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..backbones.cyclenet import CycleMixer, CycleNet
 from ..errors import UserError, describe
 from ..ops.custom_op import HAS_CUSTOM_OP
+from .models import build_model, is_backbone_alone
 
-# Height and width that are usual for the models of a library.
+# Default height and width for the models of a library.
 SIZES = dict(mmpretrain=(224, 224), mmdet=(800, 1280), mmseg=(512, 512))
 
 
 class Counts:
-    """What :func:`count` finds.
+    """The result of :func:`count`.
 
     Attributes:
-        parameters (dict[str, int]): Number of each part's own.
+        parameters (dict[str, int]): Number of parameters of each part.
         macs (dict[str, Counter]): Multiply-adds of each part, by op.
     """
 
     def __init__(self):
         self.parameters, self.macs = {}, {}
 
-    def by_op(self):
-        """Multiply-adds by op, of all parts (Counter)."""
+    def by_op(self) -> Counter:
+        """Return the multiply-adds of all parts by op."""
         return sum(self.macs.values(), Counter())
 
-    def total(self):
-        """Parameters and multiply-adds of the whole (tuple[int, int])."""
+    def total(self) -> tuple[int, int]:
+        """Return the parameters and multiply-adds of the whole model."""
         return (sum(self.parameters.values()),
                 sum(sum(ops.values()) for ops in self.macs.values()))
 
 
-def count(cfg, size=None, executed=False):
-    """Count a model for one image, without memory for it.
+def count(cfg: Any, size: tuple[int, int] | None = None,
+          executed: bool = False) -> Counts:
+    """Count the parameters and multiply-adds of a model for one image.
 
-    Counted are convolutions and products of matrices. Of a two-stage
-    detector 1000 proposals go through a box head and 100 through a mask
-    head. An auxiliary head has parameters, and no part in what is run.
+    The model is built on the meta device, so this needs no memory for it.
+    Convolutions and matrix products are counted. A two-stage detector is
+    run with 1000 proposals for a box head and 100 for a mask head. An
+    auxiliary head has parameters, but is not run.
 
     Args:
-        cfg (Config): Config of a classifier, detector or segmentor; changed
-            in place.
-        size (tuple[int, int] | None): Height and width of the image, in
-            pixels; None for what is usual, :data:`SIZES`.
-        executed (bool): Whether to count what our blocks execute, in place
-            of the paper's formulas. Default: False.
+        cfg (Config | dict): Config of an arch, a classifier, a detector or
+            a segmentor; changed in place.
+        size (tuple[int, int] | None): Height and width of the image in
+            pixels. None for the size in :data:`SIZES`.
+        executed (bool): Whether to count what the blocks of this package
+            execute, in place of the paper's formulas. Default: False.
 
     Returns:
         Counts: By part and by op.
 
     Raises:
-        UserError: The model cannot be built, or not run on images alone; or
-            torch's counter does not see our ops.
+        UserError: The model cannot be built, or cannot be run on images
+            alone; or this torch cannot count what is executed.
     """
     if executed and not HAS_CUSTOM_OP:
-        raise UserError('what is executed is counted from torch 2.6 on, got '
+        raise UserError('--executed needs torch 2.6 or later, got '
                         f'{torch.__version__}: leave --executed out')
-    scope = cfg.get('default_scope') or 'mmengine'
-    # A classifier is its backbone; mmpretrain, which not every machine can
-    # import, adds losses and metrics.
-    alone = scope in ('mmpretrain', 'mmengine')
+    alone = is_backbone_alone(cfg)
     backbone = cfg.get('model', {}).get('backbone')
     if backbone is None:
         raise UserError('the config has no model.backbone to count')
     if not executed:
-        backbone.backend = 'plain'
-    init_default_scope('mmengine' if alone else scope)
-    height, width = size or SIZES.get(scope, SIZES['mmpretrain'])
+        backbone['backend'] = 'plain'
+    height, width = size or SIZES.get(
+        cfg.get('default_scope'), SIZES['mmpretrain'])
     try:
         with torch.device('meta'), torch.no_grad():
-            model = MODELS.build(
-                backbone if alone else cfg.model).eval()
+            model = build_model(cfg, 'backbone' if alone else None)
             image = torch.empty(
                 1, backbone.get('in_channels', 3), height, width)
             with FlopCounterMode(display=False) as counter:
                 attribution = _Attribution(model, counter)
                 if alone:
                     model(image)
-                elif 'roi_head' in cfg.model:
+                elif 'roi_head' in cfg['model']:
                     _run_two_stages(model, image)
                 else:
                     model(image, mode='tensor')
                 attribution.finish()
+    except UserError:
+        raise
     except Exception as error:  # of the model: the user's own Python
         raise UserError(
             f'the model cannot be counted at {height}x{width}: '
@@ -96,7 +102,7 @@ def count(cfg, size=None, executed=False):
 
 
 def _run_two_stages(model, image):
-    """A detector's parts, with proposals from nowhere."""
+    """Run the parts of a two-stage detector, with proposals of any kind."""
     model.rpn_head(model.extract_feat(image))
     for name, proposals in [('bbox', 1000), ('mask', 100)]:
         heads = getattr(model.roi_head, f'{name}_head', None)
@@ -111,7 +117,7 @@ def _run_two_stages(model, image):
 
 
 def _parts(model):
-    """Name and module of each part; parts of a part come after it."""
+    """Yield the name and module of each part, and then of its parts."""
     children = ([('backbone', model)] if isinstance(model, CycleNet)
                 else model.named_children())
     for name, child in children:
@@ -143,7 +149,7 @@ def _backbone_parts(backbone):
 
 
 class _Attribution:
-    """Credits what a counter counts to the innermost part that runs."""
+    """Add what a counter counts to the innermost part that runs."""
 
     def __init__(self, model, counter):
         self.counter, self.seen, self.running = counter, Counter(), ['rest']
@@ -154,7 +160,7 @@ class _Attribution:
                 continue
             self.result.parameters.setdefault(name, 0)
             owners.update(dict.fromkeys(map(id, module.parameters()), name))
-            # mm calls forward() itself, past any hook.
+            # mm calls forward() directly, so a hook would not run.
             module.forward = self._credited(name, module.forward)
         for parameter in model.parameters():
             owner = owners[id(parameter)]
@@ -177,9 +183,9 @@ class _Attribution:
         self.running.pop()
 
     def finish(self):
-        """Credit what came since the last time."""
+        """Add what was counted since the last call to the running part."""
         now = Counter({
-            str(op): flops // 2  # two operations are a multiply-add
+            str(op): flops // 2  # a multiply-add is two operations
             for op, flops in self.counter.get_flop_counts().get(
                 'Global', {}).items()})
         new = now - self.seen

@@ -1,8 +1,10 @@
-"""What is installed, what does not work, and how to repair it.
+"""Check which libraries and backends work, and how to fix the others.
 
 mm libraries are imported only where they are checked, so that the report
 can name a library that is broken.
 """
+
+from __future__ import annotations
 
 import contextlib
 import importlib
@@ -12,6 +14,7 @@ import platform
 import re
 import time
 import warnings
+from collections.abc import Iterator
 from importlib import metadata
 from importlib.util import find_spec
 from itertools import chain
@@ -20,7 +23,7 @@ from typing import NamedTuple
 import torch
 
 from ..backbones import CycleNet
-from ..errors import BackendUnavailable
+from ..errors import BackendUnavailable, first_line
 from ..ops.functional import BACKENDS
 from ..version import __version__
 
@@ -36,15 +39,18 @@ DISTRIBUTIONS = {
     'mmpretrain': ('onedl-mmpretrain', 'mmpretrain'),
 }
 FAMILIES = ('OneDL', 'OpenMMLab')
-# What the text of an error contains -> the remedy.
+# Text in an error -> the remedy. These are errors of other libraries, which
+# have no types that tell them apart; errors of this package are never
+# recognized by their text.
 REMEDIES = {
     'pkg_resources': "pip install 'setuptools<82'",
     'ftfy': 'pip install ftfy regex',
     'regex': 'pip install ftfy regex',
     'libGL': 'pip install opencv-python-headless in place of opencv-python',
-    'nms does not exist': 'pip uninstall torchvision: it is of another torch',
+    'nms does not exist': 'pip uninstall torchvision, which was built for '
+                          'another torch',
     '_ext': 'mmcv was built without operators, or for another torch: '
-            'reinstall it as "Installing" of the README says',
+            'reinstall it as described under "Installing" in the README',
     'NumPy 1.x': "pip install 'numpy<2'",
     'incompatible': 'install the versions that the extras of mmcyclemlp name',
     'C compiler': 'install gcc, which Triton needs',
@@ -52,20 +58,30 @@ REMEDIES = {
 # Errors of an mmcv that was not built for the GPU.
 NOT_BUILT = ('no kernel image', 'invalid device function',
              'implementation for device')
-# With images of 64x96, two stages run the kernel of three branches, and two
-# that of one. All stages have one width, so few kernels are compiled.
+# With images of 64x96, two stages run the kernel for three branches, and two
+# the kernel for one. All stages have one width, so that few kernels are
+# compiled.
 TINY = dict(embed_dims=(64, ) * 4, depths=(1, ) * 4, mlp_ratios=(2, ) * 4)
 
 
-class Finding(NamedTuple):
-    """One line of the report: 'ok', 'note' or 'PROBLEM', and its text."""
+class Result(NamedTuple):
+    """One line of the report.
+
+    Attributes:
+        level (str): 'ok', 'note' or 'PROBLEM'.
+        text (str): What was found, and the remedy.
+    """
 
     level: str
     text: str
 
 
-def examine():
-    """Yield a :class:`Finding` for each result of each check."""
+def examine() -> Iterator[Result]:
+    """Run all checks.
+
+    Yields:
+        Result: As soon as it is known.
+    """
     checks = {
         'machine': _machine(),
         'libraries': _libraries(),
@@ -75,17 +91,17 @@ def examine():
         # Last, since an error on a GPU can make it unusable.
         'GPU': _gpu(),
     }
-    for name, findings in checks.items():
+    for name, results in checks.items():
         try:
-            yield from findings
-        except Exception as error:  # whatever a broken library raises
+            yield from results
+        except Exception as error:  # a broken library raises any type
             yield _broken(f'the check of {name} failed', _reason(error))
 
 
 def _try_import(name):
-    """The module, or why it cannot be imported, in one line."""
+    """Return the module, or None and the reason in one line."""
     try:
-        # The report leaves out what libraries print and warn of.
+        # Without the output and the warnings of libraries.
         with warnings.catch_warnings(), contextlib.redirect_stdout(
                 io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter('ignore')
@@ -95,15 +111,14 @@ def _try_import(name):
 
 
 def _reason(error):
-    line = str(error).strip().split('\n')[0]
-    return f'{type(error).__name__}: {line}'
+    return f'{type(error).__name__}: {first_line(error)}'
 
 
 def _broken(what, reason):
     for sign, remedy in REMEDIES.items():
         if sign in reason:
-            return Finding(PROBLEM, f'{what}: {reason}. Remedy: {remedy}')
-    return Finding(PROBLEM, f'{what}: {reason}')
+            return Result(PROBLEM, f'{what}: {reason}. Remedy: {remedy}')
+    return Result(PROBLEM, f'{what}: {reason}')
 
 
 def _version(distribution):
@@ -112,12 +127,12 @@ def _version(distribution):
 
 
 def _machine():
-    yield Finding(OK, f'mmcyclemlp {__version__}, Python '
-                  f'{platform.python_version()}, {platform.system()} '
-                  f'{platform.machine()}, {os.cpu_count()} cores')
+    yield Result(OK, f'mmcyclemlp {__version__}, Python '
+                 f'{platform.python_version()}, {platform.system()} '
+                 f'{platform.machine()}, {os.cpu_count()} cores')
     cuda, hip = torch.version.cuda, torch.version.hip
     built = f'CUDA {cuda}' if cuda else f'ROCm {hip}' if hip else 'the CPU'
-    yield Finding(OK, f'torch {torch.__version__}, built for {built}' + (
+    yield Result(OK, f'torch {torch.__version__}, built for {built}' + (
         '' if torch.cuda.is_available() else ', no GPU'))
 
 
@@ -125,15 +140,15 @@ def _libraries():
     families = {}
     for name, distributions in DISTRIBUTIONS.items():
         if find_spec(name) is None:
-            yield Finding(NOTE, f'{name} is not installed')
+            yield Result(NOTE, f'{name} is not installed')
             continue
         found = [family for family, one in zip(FAMILIES, distributions)
                  if _version(one)]
         if len(found) > 1:
-            yield Finding(
-                PROBLEM, f'{name}: both families are installed over each '
-                f'other. Remedy: pip uninstall {" ".join(distributions)}, '
-                'then install one')
+            yield Result(
+                PROBLEM, f'{name}: both families are installed, and overwrite '
+                'each other. Remedy: pip uninstall '
+                f'{" ".join(distributions)}, then install one')
         module, reason = _try_import(name)
         if reason is not None:
             yield _broken(name, reason)
@@ -143,9 +158,9 @@ def _libraries():
             family = '/'.join(found) or 'unknown family'
             families.setdefault(family, []).append(name)
             text += f' ({family})'
-        yield Finding(OK, text)
+        yield Result(OK, text)
     if len(families) > 1:
-        yield Finding(PROBLEM, 'families are mixed: ' + '; '.join(
+        yield Result(PROBLEM, 'families are mixed: ' + '; '.join(
             f'{family}: {", ".join(names)}' for family, names in
             families.items()) + '. Remedy: install all of one family')
     if _version('mmengine') and find_spec('pkg_resources') is None:
@@ -156,29 +171,30 @@ def _libraries():
                 yield _broken('mmseg', f'it needs {name}')
     if _version('mmengine') == '0.10.7' and tuple(
             map(int, torch.__version__.split('.')[:2])) >= (2, 6):
-        yield Finding(NOTE, 'mmengine 0.10.7 cannot read its own checkpoints '
-                      'on torch 2.6 and later; the commands of mmcyclemlp can')
+        yield Result(NOTE, 'mmengine 0.10.7 cannot read its own checkpoints '
+                     'on torch 2.6 and later; the commands of mmcyclemlp can')
 
 
 def _operators(device):
     if find_spec('mmcv') is None or _try_import('mmcv')[1]:
-        return  # said above
+        return  # _libraries reports this
     ops, reason = _try_import('mmcv.ops')
     if reason is None:
         reason = _wrong_nms(ops, device)
     elif device == GPU:
-        return  # said of the CPU
+        return  # the check on the CPU reports this
     what = f'operators of mmcv on {device}'
     if reason is None:
-        yield Finding(OK, f'{what}: nms is right')
+        yield Result(OK, f'{what}: nms is correct')
     elif find_spec('mmdet') or find_spec('mmseg'):
         yield _broken(what, reason)
     else:
-        yield Finding(NOTE, f'{what}: {reason}; classifiers do without')
+        yield Result(NOTE, f'{what}: {reason}; classifiers do not '
+                     'need them')
 
 
 def _wrong_nms(ops, device):
-    """What is wrong with mmcv's non-maximum suppression, or None."""
+    """Return what is wrong with mmcv's non-maximum suppression, or None."""
     boxes = torch.tensor([[1., 1, 11, 11], [20, 20, 30, 30],
                           [0, 0, 10, 10], [0, 0, 10, 9]])
     scores = torch.tensor([0.8, 0.7, 0.9, 0.6])
@@ -190,14 +206,14 @@ def _wrong_nms(ops, device):
             return f'{reason}. {_how_to_build()}'
         return reason
     return None if kept == [2, 1] else (
-        f'nms keeps boxes {kept} in place of [2, 1]. Remedy: reinstall mmcv '
+        f'nms keeps boxes {kept} instead of [2, 1]. Remedy: reinstall mmcv '
         'for this torch')
 
 
 def _how_to_build():
-    """How to get an mmcv that has code for this GPU."""
+    """Return how to get an mmcv that has code for this GPU."""
     if torch.version.hip:
-        return 'Remedy: build mmcv from source; no wheel of it is for ROCm'
+        return 'Remedy: build mmcv from source; it has no wheel for ROCm'
     capability = '{}.{}'.format(*torch.cuda.get_device_capability())
     name = next(filter(_version, DISTRIBUTIONS['mmcv']), 'onedl-mmcv')
     return (
@@ -228,28 +244,28 @@ def _backends(device):
             maps = [one.cpu() for one in net(image.to(device, dtype))]
             took = time.perf_counter() - start
         except Exception as error:
-            found = _broken(f'{what} cannot run', _reason(error))
+            result = _broken(f'{what} cannot run', _reason(error))
             if backend == 'reference' or isinstance(error, BackendUnavailable):
-                found = found._replace(level=NOTE)  # others can be used
-            yield found
+                result = result._replace(level=NOTE)  # others can be used
+            yield result
             continue
         off = float(torch.stack([
             (one - true).abs().max() / true.abs().max()
             for one, true in zip(maps, expected)]).max())
         right = off < (1e-4 if device == 'cpu' else 1e-2)  # TF32, fp16
         what += f': off by {off:.0e} of plain, {1e3 * took:.1f} ms'
-        yield (Finding(OK, what) if right else
-               Finding(PROBLEM, f'{what}. Please report this'))
+        yield (Result(OK, what) if right else
+               Result(PROBLEM, f'{what}. Please report this'))
 
 
 def _registries():
     for name in ('mmdet', 'mmseg', 'mmpretrain'):
         if find_spec(name) is None or _try_import(name)[1]:
-            continue  # said above
+            continue  # _libraries reports this
         try:
             importlib.import_module(f'{name}.registry').MODELS.build(
                 dict(type='CycleNet', arch=TINY, fork_last3=False))
-            yield Finding(OK, f'CycleNet is in the registry of {name}')
+            yield Result(OK, f'CycleNet is in the registry of {name}')
         except Exception as error:
             yield _broken(f'the registry of {name}', _reason(error))
 
@@ -261,24 +277,24 @@ def _gpu():
     kinds = {'{} (compute capability {}.{})'.format(
         torch.cuda.get_device_name(index),
         *torch.cuda.get_device_capability(index)) for index in range(count)}
-    yield Finding(OK, f'{count} x {", ".join(sorted(kinds))}')
+    yield Result(OK, f'{count} x {", ".join(sorted(kinds))}')
     if reason := _no_code() or _unusable():
         yield _broken(f'torch on {GPU}', reason)
         return
-    for finding in chain(_operators(GPU), _backends(GPU)):
-        yield finding
-        if finding.level != OK and _unusable():
-            yield Finding(NOTE, f'{GPU} cannot be used after this error; its '
-                          'other checks are left out')
+    for result in chain(_operators(GPU), _backends(GPU)):
+        yield result
+        if result.level != OK and _unusable():
+            yield Result(NOTE, f'{GPU} cannot be used after this error; its '
+                         'other checks are skipped')
             return
 
 
 def _no_code():
-    """Why torch cannot run on the GPU, or None if it has code for it."""
+    """Return why torch has no code for the GPU, or None if it has."""
     major, minor = torch.cuda.get_device_capability()
     gpu = 10 * major + minor
     archs = ' '.join(torch.cuda.get_arch_list())
-    # ROCm has other names, of which none is found here.
+    # Names of ROCm's architectures do not match.
     codes = re.findall(r'\b(sm|compute)_(\d+)', archs)
     # Code runs on later GPUs of the same generation, PTX on all later ones.
     if not codes or any(
@@ -292,7 +308,7 @@ def _no_code():
 
 
 def _unusable():
-    """Why the GPU cannot compute, or None if it can."""
+    """Return why the GPU cannot compute, or None if it can."""
     try:
         torch.ones(2, device=GPU).sum().item()
     except Exception as error:

@@ -1,4 +1,8 @@
-"""What is drawn: pictures of any image, names and colors of classes."""
+"""Names and colors of classes, and names drawn into a picture."""
+
+from __future__ import annotations
+
+from typing import Any
 
 import cv2
 import numpy as np
@@ -8,55 +12,17 @@ from ..engine.config_nodes import leaves
 from ..errors import UserError
 
 
-def to_picture(image):
-    """Make a picture of an image with any number of channels.
-
-    Values of 0 to 255 stay as they are. Others are stretched, channel by
-    channel, so that 1 % of the pixels are cut off at either end. Of more
-    than three channels the first three are shown, of two the first.
-
-    Args:
-        image (np.ndarray): (H, W) or (H, W, C) of any type of numbers.
-
-    Returns:
-        np.ndarray: (H, W, 3) of uint8, a copy.
-
-    Raises:
-        ValueError: It has other dimensions, or no pixel.
-    """
-    image = np.asarray(image)
-    if image.ndim == 2:
-        image = image[..., None]
-    if image.ndim != 3 or not image.size:
-        raise ValueError(f'an image has the shape (H, W, C), got '
-                         f'{image.shape}')
-    image = image[..., :3] if image.shape[2] > 2 else image[..., :1]
-    if image.dtype != np.uint8:
-        values = np.nan_to_num(image.astype(np.float64), posinf=0, neginf=0)
-        picture = values.clip(0, 255).astype(np.uint8)
-        image = (picture if (picture == values).all() and values.max() > 1
-                 else _stretch(values))
-    if image.shape[2] == 1:
-        image = image.repeat(3, axis=2)
-    return image.copy(order='C')
-
-
-def _stretch(values):
-    low, high = np.percentile(values, [1, 99], axis=(0, 1))
-    scale = np.where(high > low, high - low, 1)
-    return ((values - low) / scale * 255).clip(0, 255).astype(np.uint8)
-
-
-def name_areas(picture, labels, names):
-    """Write the name of each class where most of it is around.
+def name_areas(picture: np.ndarray, labels: np.ndarray,
+               names: list[str]) -> np.ndarray:
+    """Write the name of each class into its area, far from the borders.
 
     Args:
         picture (np.ndarray): (H, W, 3) of uint8.
         labels (np.ndarray): (H, W), indices of classes.
-        names (list[str]): Their names.
+        names (list[str]): Names of the classes.
 
     Returns:
-        np.ndarray: A copy with the names of all but small areas.
+        np.ndarray: A copy of the picture. Small areas have no name.
     """
     picture = picture.copy(order='C')
     height, width = labels.shape
@@ -80,29 +46,37 @@ def name_areas(picture, labels, names):
     return picture
 
 
-def names_and_colors(cfg, checkpoint, classes, palette, number, binary=False):
-    """Class names and as many colors.
+def names_and_colors(
+    cfg: Any,
+    checkpoint: dict,
+    classes: list[str] | None,
+    palette: str | None,
+    number: int | None,
+    binary: bool = False,
+) -> dict[str, list]:
+    """Return the names of the classes and a color for each.
 
     Args:
-        cfg (Config): With the test data and ``default_scope``.
-        checkpoint (dict): Whose ``meta`` may have names.
-        classes (list[str] | None): Names that win over others.
-        palette (str | None): Name of colors, or 'random'.
-        number (int | None): Classes that the model knows; None if it does
-            not say.
-        binary (bool): Whether the model tells one class from all else; a
-            single name then gets 'background' before it. Default: False.
+        cfg (Config): Config with the test data and ``default_scope``.
+        checkpoint (dict): Checkpoint, whose ``meta`` may have names.
+        classes (list[str] | None): Names that override all others.
+        palette (str | None): Name of a palette, or 'random'.
+        number (int | None): Number of classes of the model; None if
+            unknown.
+        binary (bool): Whether the model separates one class from
+            everything else. A single name then gets 'background' before
+            it. Default: False.
 
     Returns:
         dict: ``classes``, a list of str, and ``palette``, a list of RGB.
 
     Raises:
-        UserError: There are no names, or another number of them; or the
-            colors are not known.
+        UserError: There are no names, their number does not match, or the
+            palette is unknown.
     """
     meta = checkpoint.get('meta')
     meta = meta if isinstance(meta, dict) else {}
-    meta = meta.get('dataset_meta') or meta  # mm 2.x has them beside it
+    meta = meta.get('dataset_meta') or meta  # mm 2.x has no dataset_meta
     meta = {str(key).lower(): value for key, value in meta.items()}
     if not meta.get('classes') and not classes:
         meta = DATASETS.build(
@@ -117,8 +91,8 @@ def names_and_colors(cfg, checkpoint, classes, palette, number, binary=False):
         names, own = ['background', *names], own and [(0, 0, 0), *own]
     if number is not None and len(names) != number:
         raise UserError(
-            f'the model knows {number} classes, and {len(names)} names are '
-            f'known: {", ".join(names[:5])}'
+            f'the model has {number} classes, and there are {len(names)} '
+            f'names: {", ".join(names[:5])}'
             f'{" ..." if len(names) > 5 else ""}. Give --classes with '
             f'{number} names')
     if palette is None:
@@ -132,7 +106,7 @@ def names_and_colors(cfg, checkpoint, classes, palette, number, binary=False):
 
 
 def _colors(palette, number):
-    """The first of a palette as tuples of RGB, if it has so many."""
+    """Return the first colors of a palette as tuples of RGB."""
     if len(palette) < number:
         raise ValueError(f'it has {len(palette)} colors')
     return [tuple(int(value) for value in color)
@@ -152,11 +126,11 @@ def _named_palette(name, number, scope):
         return _colors(get_palette(name), number)
     except (AssertionError, KeyError, ValueError) as error:
         raise UserError(
-            f'--palette {name}: {scope} has no such colors for {number} '
-            'classes; random will do for any number') from error
+            f'--palette {name}: {scope} has no such palette for {number} '
+            'classes; --palette random works for any number') from error
 
 
 def _random_palette(number):
-    """The same at each call."""
+    """Return random colors, the same at each call."""
     colors = np.random.RandomState(42).randint(0, 256, (number, 3))
     return [tuple(color) for color in colors.tolist()]

@@ -1,20 +1,27 @@
-"""Pictures and videos to predict for: files, folders, patterns and URLs."""
+"""Find and open pictures and videos: files, folders, patterns and URLs.
 
+This module imports no mm library, and OpenCV only to open a video.
+"""
+
+from __future__ import annotations
+
+import io
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from contextlib import contextmanager
 from glob import glob
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 from urllib.request import urlopen
 
-import cv2
+import numpy as np
 
-from ..data_checks.images import decode
 from ..errors import UserError
+from .pictures import to_picture
 
 IMAGES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.ppm',
           '.pgm')
@@ -22,7 +29,7 @@ VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg')
 
 
 class UnreadableError(UserError):
-    """Nothing can be predicted for an input, and why; for others it may."""
+    """An input cannot be used. Others may be fine."""
 
 
 class Input(NamedTuple):
@@ -30,9 +37,9 @@ class Input(NamedTuple):
 
     Attributes:
         source (str): Path or URL.
-        name (str): What its results are called: as much of the end of its
-            path as tells all inputs apart, without suffix if that will do.
-        is_video (bool): Whether it is a video, by its suffix.
+        name (str): Name for its results: the shortest end of its path
+            that is unique among all inputs, without suffix if possible.
+        is_video (bool): Whether its suffix is that of a video.
     """
 
     source: str
@@ -44,36 +51,38 @@ class Video(NamedTuple):
     """A video that is open.
 
     Attributes:
-        fps (float): Frames a second.
-        length (int): How many frames it says it has; may be wrong.
+        fps (float): Frames per second.
+        length (int): Number of frames from its header, which may be wrong.
         frames (Iterator): (H, W, 3) of uint8, BGR.
     """
 
     fps: float
     length: int
-    frames: Any
+    frames: Iterator[np.ndarray]
 
 
-def find_inputs(given, leave_out=None, suffixes=()):
+def find_inputs(given: list[str], skip: str | None = None,
+                suffixes: tuple = ()) -> list[Input]:
     """Find pictures and videos.
 
     Args:
-        given (list[str]): Files, folders (with all below them), patterns
-            such as ``'*.jpg'``, http(s) URLs.
-        leave_out (str | None): Folder whose files are no inputs, though it
-            may lie in one: where results go. Default: None.
-        suffixes (tuple[str]): More suffixes of files that are pictures, in
-            lower case. Default: ().
+        given (list[str]): Files, folders (searched recursively), patterns
+            such as ``'*.jpg'``, or http(s) URLs.
+        skip (str | None): Folder to skip, such as the one that results are
+            written to. Default: None.
+        suffixes (tuple[str]): Further suffixes of pictures, in lower case.
+            Default: ().
 
     Returns:
-        list[Input]: Each once, in the order given and by name.
+        list[Input]: Each input once, in the given order; those of a folder
+        are sorted by path.
 
     Raises:
-        UserError: Something does not exist, or has no pictures in it.
+        UserError: A source does not exist, or has no pictures in it.
     """
     sources = {}
     for text in given:
-        for source in _expand(text, leave_out, suffixes):
+        for source in _expand(text, skip, suffixes):
             key = source if is_url(source) else os.path.realpath(source)
             sources.setdefault(key, source)
     names = _names(list(sources))
@@ -81,12 +90,12 @@ def find_inputs(given, leave_out=None, suffixes=()):
             for source, name in zip(sources.values(), names)]
 
 
-def is_url(source):
-    """Whether a source is an http(s) URL."""
+def is_url(source: str) -> bool:
+    """Return whether a source is an http(s) URL."""
     return source.startswith(('http://', 'https://'))
 
 
-def _expand(text, leave_out, suffixes):
+def _expand(text, skip, suffixes):
     if is_url(text) or os.path.isfile(text):
         return [text]
     if os.path.isdir(text):
@@ -96,32 +105,32 @@ def _expand(text, leave_out, suffixes):
         found = glob(text, recursive=True)
         if not found:
             raise UserError(f'there is no file or folder {text}, and as a '
-                            'pattern it fits none')
+                            'pattern it matches none')
     suffixes = tuple(dict.fromkeys(IMAGES + VIDEOS + suffixes))
-    asked = suffix_of(text)
-    if not os.path.isdir(text) and asked and not set('*?[]') & set(asked):
-        suffixes += asked,  # a pattern that names its suffix
+    suffix = suffix_of(text)
+    if not os.path.isdir(text) and suffix and not set('*?[]') & set(suffix):
+        suffixes += suffix,  # of a pattern such as *.npy
     found = sorted(path for path in found if suffix_of(path) in suffixes
                    and not os.path.basename(path).startswith('.')
                    and os.path.isfile(path))
-    if leave_out is not None:
-        root = os.path.realpath(leave_out) + os.sep
+    if skip is not None:
+        root = os.path.realpath(skip) + os.sep
         found = [path for path in found
                  if not os.path.realpath(path).startswith(root)]
     if not found:
-        raise UserError(f'{text} has no pictures or videos in it, which end '
-                        f'in {", ".join(suffixes)}')
+        raise UserError(f'{text} has no pictures or videos in it; their '
+                        f'names end in {", ".join(suffixes)}')
     return found
 
 
-def suffix_of(source):
-    """Suffix of a path or URL, such as '.jpg', in lower case."""
+def suffix_of(source: str) -> str:
+    """Return the suffix of a path or URL in lower case, such as '.jpg'."""
     path = urlsplit(source).path if is_url(source) else source
     return os.path.splitext(path)[1].lower()
 
 
 def _names(sources):
-    """As much of the end of each path as makes all of them differ."""
+    """Return the shortest ends of the paths that all differ."""
     paths = [_parts(source) for source in sources]
     for length in range(1, max(map(len, paths)) + 1):
         whole = ['/'.join(path[-length:]) for path in paths]
@@ -142,8 +151,8 @@ def _parts(source):
                           if part.strip('.')))
 
 
-def read_image(source):
-    """Read a picture whole.
+def read_image(source: str) -> np.ndarray:
+    """Read a picture with Pillow.
 
     Args:
         source (str): Path or URL.
@@ -152,28 +161,39 @@ def read_image(source):
         np.ndarray: (H, W, 3) of uint8, BGR.
 
     Raises:
-        UnreadableError: It cannot be read, or is none.
+        UnreadableError: The file cannot be read, is truncated, or is no
+            picture.
     """
+    from PIL import Image, ImageOps
+
     try:
         with _open(source) as file:
-            return decode(file.read(), 'color', 'cv2')
-    except Exception as error:  # decoders raise what they like
+            content = file.read()
+        # Without this, Pillow takes a PNG without its end.
+        Image.open(io.BytesIO(content)).verify()
+        image = ImageOps.exif_transpose(Image.open(io.BytesIO(content)))
+        if image.mode[0] in 'IF':  # which convert() clips to 0..255
+            return to_picture(np.asarray(image))
+        return np.asarray(image.convert('RGB'))[..., ::-1]
+    except Exception as error:  # Pillow raises several types
         raise _unreadable(error) from error
 
 
 @contextmanager
-def open_video(source):
-    """Open a video; closed at the end of the block.
+def open_video(source: str) -> Iterator[Video]:
+    """Open a video in a ``with`` block.
 
     Args:
-        source (str): Path or URL; the latter is downloaded first.
+        source (str): Path or URL. A URL is downloaded first.
 
     Yields:
-        Video: At least one frame of it can be read.
+        Video: It has at least one frame that can be read.
 
     Raises:
-        UnreadableError: It cannot be read, or is none.
+        UnreadableError: The file cannot be read, or is no video.
     """
+    import cv2
+
     with tempfile.TemporaryDirectory() as folder:
         path = source
         if is_url(source):
@@ -191,15 +211,15 @@ def open_video(source):
             video.release()
 
 
-def fetch(url, path):
+def fetch(url: str, path: str) -> None:
     """Download a file.
 
     Args:
-        url (str): What to download.
-        path (str): Where to write it.
+        url (str): URL of the file.
+        path (str): Path to write it to.
 
     Raises:
-        UnreadableError: It cannot be downloaded.
+        UnreadableError: The file cannot be downloaded.
     """
     try:
         with _open(url) as response, open(path, 'wb') as file:

@@ -1,13 +1,15 @@
-"""Look at all data of a config: annotations, images and label maps.
+"""Check all data of a config: annotations, images and label maps.
 
-    python -m mmcyclemlp check_dataset CONFIG --report findings.json
+    python -m mmcyclemlp check_dataset CONFIG --json findings.json
 
-The exit code is 1 if anything is wrong, 0 if not; remarks are no errors.
+The exit code is 1 if there is an error, and 0 if there are only remarks.
 """
 
-import json
+from __future__ import annotations
+
 import os
 import sys
+from collections.abc import Sequence
 
 from ..data_checks import DataCheck, Look
 from ..engine.config import read_config
@@ -22,23 +24,24 @@ SHOWN = 5
 def parse_args(argv):
     parser = cli.new_parser(
         'check_dataset',
-        description='Look at all data of a config: annotations, images and '
-        'label maps.')
-    parser.add_argument('config', help='config file')
+        description='Check all data of a config: annotations, images and '
+        'label maps. The exit code is 1 if there is an error.')
+    parser.add_argument('config', help='path or name of a config')
     parser.add_argument(
-        '--splits', nargs='+', choices=SPLITS, help='which data to look at '
-        '(default: all that the config has; test only if it is not val)')
+        '--splits', nargs='+', choices=SPLITS, help='which data to check '
+        '(default: all splits of the config, but test only if it differs '
+        'from val)')
     parser.add_argument(
         '--workers', type=int, default=min(8, os.cpu_count() or 1),
-        metavar='N', help='processes that open files (default: %(default)s; '
-        '0 for none beside this one)')
-    parser.add_argument(
-        '--report', metavar='FILE.json', help='keep all findings')
+        metavar='N', help='number of worker processes that open files; 0 '
+        'opens them in the main process (default: %(default)s)')
+    cli.add_json(parser, 'all findings')
     cli.add_cfg_options(parser)
     return parser.parse_args(argv)
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command."""
     args = parse_args(argv)
     cfg = read_config(args.config, options=args.cfg_options)
     check_config(cfg, 'check')
@@ -52,13 +55,14 @@ def main(argv=None):
     check = DataCheck(cfg, splits, Look(workers=args.workers, bar=True))
     findings = check.run()
     show(findings, splits, check.numbers)
-    if args.report:
-        write(args.report, findings, check.numbers)
+    if args.json:
+        cli.write_json(args.json, as_json(findings, check.numbers))
     if any(finding.error for finding in findings):
         sys.exit(1)
 
 
 def present(cfg):
+    """Return the splits of a config, without a test that equals val."""
     splits = [split for split in SPLITS if cfg.get(f'{split}_dataloader')]
     if cfg.get('val_dataloader') and cfg.get('test_dataloader') and (
             cfg.test_dataloader.dataset == cfg.val_dataloader.dataset):
@@ -67,6 +71,7 @@ def present(cfg):
 
 
 def show(findings, splits, numbers):
+    """Print the findings by split."""
     for split in splits:
         listed, opened = numbers.get(split, (0, 0))
         print(f'\n{split}: {listed} images, {opened} opened')
@@ -87,17 +92,12 @@ def level(finding):
     return 'error' if finding.error else 'remark'
 
 
-def write(path, findings, numbers):
-    content = dict(
+def as_json(findings, numbers):
+    """Return the findings as plain values."""
+    return dict(
         images={split: dict(listed=listed, opened=opened)
                 for split, (listed, opened) in numbers.items()},
         findings=[dict(split=finding.split, level=level(finding),
                        kind=finding.kind, message=finding.message,
                        names=[str(name) for name in finding.names])
                   for finding in findings])
-    try:
-        with open(path, 'w', encoding='utf-8') as file:
-            json.dump(content, file, indent=2)
-    except OSError as error:
-        raise UserError(f'--report: {path} cannot be written: '
-                        f'{error.strerror}') from error

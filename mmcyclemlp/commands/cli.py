@@ -1,9 +1,14 @@
 """Options that several commands have in common."""
 
+from __future__ import annotations
+
 import argparse
+import json
 import os
 from collections.abc import Sequence
-from typing import Optional
+from typing import Any
+
+from ..errors import UserError
 
 try:
     from mmengine.config import DictAction
@@ -11,15 +16,74 @@ except ImportError:  # an arch in place of a config needs no mmengine
     DictAction = argparse.Action
 
 
-def new_parser(command: str, **kwargs) -> argparse.ArgumentParser:
+def new_parser(command: str, **kwargs: Any) -> argparse.ArgumentParser:
     """Make the parser of a command.
 
     Args:
         command: Name of the command.
-        kwargs: As of ``argparse.ArgumentParser``.
+        kwargs: Arguments of ``argparse.ArgumentParser``.
     """
     return argparse.ArgumentParser(
         prog=f'python -m mmcyclemlp {command}', **kwargs)
+
+
+def add_size(parser: argparse.ArgumentParser, meaning: str,
+             default: tuple | None = None) -> None:
+    """Add the option that sets the height and width of images.
+
+    Args:
+        parser: Parser of the command.
+        meaning: Text of ``--help``.
+        default: Height and width.
+    """
+    parser.add_argument('--size', type=int, nargs=2, metavar=('H', 'W'),
+                        default=default, help=meaning)
+
+
+def check_size(size: Sequence[int], least: int, step: int = 1) -> None:
+    """Check the value of ``--size``.
+
+    Raises:
+        UserError: A side is less than ``least`` pixels, or no multiple of
+            ``step``.
+    """
+    given = ' '.join(map(str, size))
+    if min(size) < least:
+        raise UserError(f'--size: {given} is less than {least} pixels')
+    if any(side % step for side in size):
+        raise UserError(f'--size: {given} is no multiple of {step} pixels, '
+                        'the stride of the last stage')
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Add the option that selects the device."""
+    parser.add_argument('--device', help='cpu, cuda, cuda:1 ... (default: a '
+                        'GPU if there is one)')
+
+
+def add_json(parser: argparse.ArgumentParser, content: str) -> None:
+    """Add the option that writes a result as JSON.
+
+    Args:
+        parser: Parser of the command.
+        content: What is written.
+    """
+    parser.add_argument('--json', metavar='PATH',
+                        help=f'write {content} to a JSON file')
+
+
+def write_json(path: str, content: Any) -> None:
+    """Write the file of ``--json``.
+
+    Raises:
+        UserError: The file cannot be written.
+    """
+    try:
+        with open(path, 'w', encoding='utf-8') as file:
+            json.dump(content, file, indent=2)
+    except OSError as error:
+        raise UserError(f'--json: {path} cannot be written: '
+                        f'{error.strerror}') from error
 
 
 def add_cfg_options(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +95,7 @@ def add_cfg_options(parser: argparse.ArgumentParser) -> None:
 
 
 class _Options(DictAction):
-    """mm's action, with an error that says what it cannot read."""
+    """mm's action, with an error that names what it cannot read."""
 
     def __call__(self, parser, namespace, values, option_string=None):
         if DictAction is argparse.Action:
@@ -50,12 +114,13 @@ def add_trust(parser: argparse.ArgumentParser) -> None:
     """Add the option that lets a checkpoint run code."""
     parser.add_argument(
         '--trust-checkpoint', action='store_true',
-        help='unpickle a checkpoint of your own that is refused because it '
-        'has more than weights and what mm saves; code in it is run')
+        help='unpickle a checkpoint that is refused because it holds more '
+        'than weights and what mm saves. This runs code in it, so use it '
+        'only for your own files')
 
 
 def add_check(parser: argparse.ArgumentParser) -> None:
-    """Add the option that says what the check of the data may stop."""
+    """Add the option that sets what happens on mistakes in the data."""
     parser.add_argument(
         '--check', choices=['error', 'warn', 'off'], default='error',
         help='what to do about mistakes that are found in the data before '
@@ -65,7 +130,7 @@ def add_check(parser: argparse.ArgumentParser) -> None:
 
 def parse_run_args(
     parser: argparse.ArgumentParser,
-    argv: Optional[Sequence[str]] = None,
+    argv: Sequence[str] | None = None,
 ) -> argparse.Namespace:
     """Add the options of train and test, and parse the command line.
 

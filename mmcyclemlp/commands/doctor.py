@@ -1,23 +1,28 @@
-"""Say what is installed, what cannot work, and the remedy.
+"""Report what is installed, what does not work, and the remedy.
 
     python -m mmcyclemlp doctor
 
-For an issue, paste what it prints. The exit code is 1 if there is a problem.
+Paste the output into an issue. The exit code is 1 if there is a problem.
 """
+
+from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Sequence
 
 from ..apis.doctor import PROBLEM, examine
 from . import cli
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command."""
     cli.new_parser(
         'doctor',
-        description='Say which versions are installed, which backends can '
-        'run, whether the registries know CycleNet, what is wrong, and the '
-        'remedy. For an issue, paste what it prints.').parse_args()
+        description='Report which versions are installed, which backends '
+        'run, whether the registries have CycleNet, what is wrong, and the '
+        'remedy. Paste the output into an issue. The exit code is 1 if '
+        'there is a problem.').parse_args(argv)
     logging.getLogger('mmcyclemlp').setLevel(logging.WARNING)
     problems = 0
     for level, text in examine():

@@ -3,19 +3,16 @@
     python -m mmcyclemlp get_flops CONFIG --size 800 1280
     python -m mmcyclemlp get_flops b1
 
-Counted are convolutions and matrix products of one image, in the paper's
-formulas or as executed; norms, activations and resizing are left out.
+An arch such as b1 needs torch alone.
 """
 
-import json
+from __future__ import annotations
+
 import logging
+from collections.abc import Sequence
 
-from mmengine.config import Config, ConfigDict
-
-from ..apis.complexity import count
-from ..backbones import CycleNet
-from ..engine.config import read_config
-from ..errors import UserError
+from ..apis.complexity import Counts, count
+from ..apis.models import ARCHS, read_model_config
 from . import cli
 
 
@@ -23,64 +20,52 @@ def parse_args(argv):
     parser = cli.new_parser(
         'get_flops',
         description='Count the parameters and multiply-adds of a detector, '
-        'a segmentor, a classifier or the backbone alone. Counted are '
-        'convolutions and matrix products for one image; norms, activations '
-        'and resizing are left out. Nothing is computed, so any size takes '
-        'seconds.')
+        'a segmentor, a classifier or the backbone alone. Convolutions and '
+        'matrix products for one image are counted; norms, activations and '
+        'resizing are not. Nothing is computed, so any size takes seconds.')
     parser.add_argument(
         'config', help='path or name of a config, or an arch of the backbone '
-        f'alone: {", ".join(CycleNet.arch_settings)}')
-    parser.add_argument(
-        '--size', type=int, nargs='+', metavar='PIXELS', help='height and '
-        'width of the image, or one number for a square (default: 224 for a '
-        'classifier or backbone, 800 1280 for a detector, 512 for a '
+        f'alone: {ARCHS}')
+    cli.add_size(
+        parser, 'height and width of the image (default: 224 224 for a '
+        'classifier or backbone, 800 1280 for a detector, 512 512 for a '
         'segmentor)')
     parser.add_argument(
-        '--executed', action='store_true', help='count what the blocks here '
-        "execute, which is less, in place of the paper's formulas")
-    parser.add_argument(
-        '--json', action='store_true', help='print JSON in place of tables')
+        '--executed', action='store_true', help='count what the blocks of '
+        "this package execute, which is less than the paper's formulas")
+    cli.add_json(parser, 'the counts')
     cli.add_cfg_options(parser)
     return parser.parse_args(argv)
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command."""
     args = parse_args(argv)
     logging.getLogger('mmcyclemlp').setLevel(logging.WARNING)
-    size = args.size
-    if size is not None:
-        if len(size) > 2 or min(size) < 1:
-            raise UserError('--size takes one or two numbers of pixels, got '
-                            f'{" ".join(map(str, size))}')
-        size = (size[0], size[-1])
-    if args.config in CycleNet.arch_settings:
-        cfg = Config(dict(model=dict(backbone=ConfigDict(
-            type='CycleNet', arch=args.config))))
-        if args.cfg_options:
-            cfg.merge_from_dict(args.cfg_options)
-    else:
-        cfg = read_config(args.config, options=args.cfg_options)
-    counts = count(cfg, size, args.executed)
+    if args.size is not None:
+        cli.check_size(args.size, 1)
+    cfg = read_model_config(args.config, args.cfg_options)
+    counts = count(cfg, args.size, args.executed)
+    show(counts)
     if args.json:
-        print(json.dumps(dict(
-            parameters=counts.parameters, macs=counts.macs)))
-    else:
-        show(counts)
+        cli.write_json(args.json, dict(parameters=counts.parameters,
+                                       macs=counts.macs))
 
 
-def show(counts):
+def show(counts: Counts) -> None:
+    """Print the counts by part and by op."""
     parameters, macs = counts.total()
     rows = [('part', 'parameters', 'multiply-adds', '')]
     for part in {**counts.parameters, **counts.macs}:
-        run = sum(counts.macs.get(part, {}).values())
-        rows.append((part, mega(counts.parameters.get(part, 0)), giga(run),
-                     share(run, macs)))
+        executed = sum(counts.macs.get(part, {}).values())
+        rows.append((part, mega(counts.parameters.get(part, 0)),
+                     giga(executed), share(executed, macs)))
     rows += [('total', mega(parameters), giga(macs), '')]
     table(rows)
     print()
     table([('op', 'multiply-adds', ''),
-           *((op, giga(own), share(own, macs))
-             for op, own in counts.by_op().most_common())])
+           *((op, giga(number), share(number, macs))
+             for op, number in counts.by_op().most_common())])
 
 
 def mega(number):

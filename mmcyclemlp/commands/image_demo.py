@@ -2,20 +2,23 @@
 
     python -m mmcyclemlp image_demo CONFIG CHECKPOINT photo.jpg film.mp4
 
-Writes pictures, and the same in numbers as JSON, into --out-dir.
+Writes pictures, and the predictions as JSON, to --out-dir.
 """
+
+from __future__ import annotations
 
 import contextlib
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 from mmengine.registry import init_default_scope
 from mmengine.utils import ProgressBar
 
+from ..apis.image_pipeline import TestPipeline
 from ..apis.media import UnreadableError, find_inputs, open_video
-from ..apis.pipeline import TestPipeline
 from ..apis.predictors import build_predictor
 from ..engine.config import read_config
 from ..errors import UserError
@@ -25,56 +28,56 @@ from . import cli
 def parse_args(argv):
     parser = cli.new_parser(
         'image_demo',
-        description='Draw what a detector (mmdet), a segmentor (mmseg) or a '
-        'classifier (mmpretrain) sees in pictures and videos: boxes, masks or '
-        'a colored map, with the names of the classes. For each input '
-        'OUT_DIR gets pictures/NAME.jpg (or .mp4) and predictions/NAME.json '
-        '(of a video .jsonl, a line a frame), for a segmentor labels/NAME.png '
-        'besides. The exit code is 1 if an input could not be read.')
+        description='Draw the predictions of a detector (mmdet), a segmentor '
+        '(mmseg) or a classifier (mmpretrain) into pictures and videos: '
+        'boxes, masks or a colored map, with the names of the classes. For '
+        'each input the command writes pictures/NAME.jpg (or .mp4) and '
+        'predictions/NAME.json (for a video .jsonl, one line per frame) to '
+        '--out-dir, and for a segmentor labels/NAME.png. The exit code is 1 '
+        'if an input cannot be read.')
     parser.add_argument('config', help='path or name of the config that the '
                         'checkpoint was trained with')
     parser.add_argument('checkpoint', help='checkpoint of the whole model, '
-                        'such as work_dirs/mine/epoch_12.pth; of a classifier '
-                        'also a released file')
+                        'such as work_dirs/mine/epoch_12.pth; for a '
+                        'classifier also a released file')
     parser.add_argument(
         'inputs', nargs='+', metavar='INPUT', help='a picture, a video, a '
-        "folder (with all below it), a pattern ('*.jpg') or an http(s) URL")
+        "folder (searched recursively), a pattern ('*.jpg') or an http(s) "
+        'URL')
     parser.add_argument(
         '--out-dir', default='outputs', metavar='DIR',
-        help='where to write (default: %(default)s)')
-    parser.add_argument(
-        '--device', help='cpu, cuda, cuda:1 ... (default: a GPU if there is '
-        'one)')
+        help='folder to write to (default: %(default)s)')
+    cli.add_device(parser)
     parser.add_argument(
         '--score-thr', type=float, default=0.3, metavar='SCORE',
-        help='leave out detections with a lower score (default: %(default)s)')
+        help='drop detections with a lower score (default: %(default)s)')
     parser.add_argument(
-        '--palette', help='colors: random; of a detector coco, voc or citys; '
-        'of a segmentor ade, cityscapes, voc ... (default: those of the data '
-        'it was trained on)')
+        '--palette', help='colors: random; for a detector coco, voc or citys; '
+        'for a segmentor ade, cityscapes, voc ... (default: those of its '
+        'training data)')
     parser.add_argument(
         '--classes', nargs='+', metavar='NAME', help='names of the classes '
         "(default: the checkpoint's, or else the config's)")
     parser.add_argument(
-        '--opacity', type=float, default=0.6, help='of what is drawn, 0 to 1 '
-        '(default: %(default)s)')
+        '--opacity', type=float, default=0.6, help='opacity of what is '
+        'drawn, 0 to 1 (default: %(default)s)')
     parser.add_argument(
-        '--batch-size', type=int, default=1, metavar='N', help='how many '
-        'pictures of equal size, or frames, to run at once (default: '
-        '%(default)s)')
+        '--batch-size', type=int, default=1, metavar='N', help='number of '
+        'pictures of one size, or frames, in a batch (default: %(default)s)')
     cli.add_trust(parser)
     cli.add_cfg_options(parser)
     return parser.parse_args(argv)
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command."""
     args = parse_args(argv)
     if args.batch_size < 1:
         raise UserError(f'--batch-size: {args.batch_size} is less than 1')
     for name in ('score_thr', 'opacity'):
         if not 0 <= getattr(args, name) <= 1:
             raise UserError(f'--{name.replace("_", "-")}: '
-                            f'{getattr(args, name)} is not within 0 and 1')
+                            f'{getattr(args, name)} is not between 0 and 1')
     cfg = read_config(args.config, options=args.cfg_options)
     if '://' not in args.checkpoint and not Path(args.checkpoint).is_file():
         raise UserError(f'there is no checkpoint file {args.checkpoint}')
@@ -96,13 +99,13 @@ def main(argv=None):
 
 
 def run(inputs, load, predict, batch_size, out):
-    """Predict for all inputs; say why some cannot be done."""
+    """Predict for all inputs; return why some failed."""
     failed = []
     pictures = [one for one in inputs if not one.is_video]
     if pictures:
         bar = ProgressBar(len(pictures), file=sys.stderr)
         for batch in batches(loaded(pictures, load, failed), batch_size):
-            with noting(failed, *(one for one, _ in batch)):
+            with collecting(failed, *(one for one, _ in batch)):
                 for (one, image), prediction in zip(
                         batch, predict([image for _, image in batch])):
                     out.write(one, image, prediction)
@@ -111,13 +114,14 @@ def run(inputs, load, predict, batch_size, out):
         print(file=sys.stderr)
     for one in inputs:
         if one.is_video:
-            with noting(failed, one):
+            with collecting(failed, one):
                 run_video(one, predict, batch_size, out)
     return failed
 
 
 @contextlib.contextmanager
-def noting(failed, *inputs):
+def collecting(failed, *inputs):
+    """Add to a list why inputs cannot be read."""
     try:
         yield
     except UnreadableError as error:
@@ -127,14 +131,14 @@ def noting(failed, *inputs):
 def loaded(inputs, load, failed):
     for one in inputs:
         image = None
-        with noting(failed, one):
+        with collecting(failed, one):
             image = load(one.source)
         if image is not None:
             yield one, image
 
 
 def batches(images, size):
-    """Up to ``size`` that follow one another and have one shape."""
+    """Yield lists of up to ``size`` consecutive images of one shape."""
     batch = []
     for pair in images:
         if len(batch) == size or (
@@ -147,7 +151,7 @@ def batches(images, size):
 
 
 def shape(image):
-    """Of what was loaded, or of a frame."""
+    """Return the shape of a loaded image or a frame."""
     return getattr(image, 'image', image).shape
 
 
@@ -165,7 +169,7 @@ def run_video(one, predict, batch_size, out):
 
 
 class Output:
-    """The folder that results go into."""
+    """The folder that results are written to."""
 
     def __init__(self, folder):
         self.folder = Path(folder)
@@ -176,7 +180,7 @@ class Output:
             probe.unlink()
 
     def write(self, one, image, prediction):
-        """Write what was predicted for a picture."""
+        """Write the prediction for a picture."""
         self._image(f'pictures/{one.name}.jpg', prediction.picture)
         record = dict(input=one.source, width=image.size[1],
                       height=image.size[0], **prediction.record)
@@ -189,7 +193,7 @@ class Output:
 
     @contextlib.contextmanager
     def video(self, one, fps):
-        """Give what writes a frame."""
+        """Yield the function that writes a frame."""
         film = self._path(f'pictures/{one.name}.mp4')
         lines = self._path(f'predictions/{one.name}.jsonl')
         writer = cv2.VideoWriter()
@@ -200,8 +204,8 @@ class Output:
                     str(film), cv2.VideoWriter_fourcc(*'mp4v'), fps,
                     (width, height)):
                 raise UserError(f'{film} cannot be written: this OpenCV '
-                                f'writes no mp4 of {width}x{height} at '
-                                f'{fps:g} frames a second')
+                                f'cannot write an mp4 of {width}x{height} at '
+                                f'{fps:g} frames per second')
             writer.write(prediction.picture.astype('uint8', order='C'))
             with self._writing(lines):
                 record = dict(frame=number, time=round(number / fps, 4),

@@ -1,11 +1,14 @@
-"""List the configs of the package, or write one out whole.
+"""List the configs of the package, or print one with all that it inherits.
 
     python -m mmcyclemlp print_config
     python -m mmcyclemlp print_config NAME > mine.py
 
-What is written inherits nothing: a file to start one's own from.
+The printed config inherits nothing, so you can start your own from it.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 
 from ..engine.config import read_config
 from ..resources import list_configs
@@ -15,16 +18,17 @@ from . import cli
 def parse_args(argv):
     parser = cli.new_parser(
         'print_config',
-        description='List the configs of the package, or write one out whole, '
-        'with all that it inherits.')
+        description='List the configs of the package, or print one with all '
+        'that it inherits.')
     parser.add_argument(
-        'config', nargs='?', help='name or path of a config (default: list '
+        'config', nargs='?', help='path or name of a config (default: list '
         'the names)')
     cli.add_cfg_options(parser)
     return parser.parse_args(argv)
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command."""
     args = parse_args(argv)
     if args.config is None:
         print('\n'.join(list_configs()))

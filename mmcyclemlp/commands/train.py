@@ -3,6 +3,11 @@
     python -m mmcyclemlp train CONFIG --work-dir work_dirs/mine
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
 
 from ..data_checks import check_data, complete_annotations
 from ..engine.config import read_config, resume_from, use_backbone_file
@@ -20,16 +25,16 @@ def parse_args(argv):
         'train',
         description='Train a detector (mmdet), a segmentor (mmseg) or a '
         'classifier (mmpretrain).')
-    parser.add_argument('config', help='config file')
+    parser.add_argument('config', help='path or name of a config')
     parser.add_argument(
         '--resume', nargs='?', const='auto', metavar='PATH|auto',
-        help='continue a run from a checkpoint, or from the newest whole one '
-        'in the work dir if there is any')
+        help='resume a run from a checkpoint; without PATH, from the newest '
+        'valid checkpoint in the work dir, if there is one')
     parser.add_argument(
         '--resume-with', choices=['checkpoint', 'config'],
-        default='checkpoint', help='where a run that is continued takes '
-        'learning rate, schedule and settings of the optimizer from, where '
-        'the two differ (default: checkpoint)')
+        default='checkpoint', help='which learning rate, schedule and '
+        'optimizer settings a resumed run uses if the two differ (default: '
+        'checkpoint)')
     parser.add_argument(
         '--amp', action='store_true', help='mixed precision (needs a GPU)')
     parser.add_argument(
@@ -40,7 +45,8 @@ def parse_args(argv):
     return cli.parse_run_args(parser, argv)
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command."""
     args = parse_args(argv)
     cfg = read_config(args.config, args.work_dir, args.launcher,
                       args.cfg_options)
@@ -50,8 +56,8 @@ def main(argv=None):
     if args.auto_scale_lr:
         if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
             raise UserError(
-                f'--auto-scale-lr: {args.config} does not say for which '
-                'batch size its learning rate is; set '
+                f'--auto-scale-lr: {args.config} has no batch size that its '
+                'learning rate is for: set '
                 'auto_scale_lr=dict(base_batch_size=...)')
         cfg.auto_scale_lr.enable = True
     trusted = args.trust_checkpoint
@@ -75,15 +81,15 @@ def main(argv=None):
 
 
 def use_amp(cfg):
-    import torch
-
+    """Use mixed precision in a config."""
     if not torch.cuda.is_available():
         raise UserError(
-            "--amp: mmengine's mixed precision needs a GPU and there is "
-            'none; leave --amp out')
+            "--amp: mmengine's mixed precision needs a GPU, and there is "
+            'none: leave --amp out')
     kind = name_of(cfg.optim_wrapper.get('type', 'OptimWrapper'))
     if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
         raise UserError(
-            f'--amp: optim_wrapper.type is {kind}, which is not OptimWrapper')
+            f'--amp: optim_wrapper.type is {kind}, and only OptimWrapper '
+            'can be replaced')
     cfg.optim_wrapper.type = 'AmpOptimWrapper'
     cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')

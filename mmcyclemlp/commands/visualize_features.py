@@ -1,16 +1,19 @@
-"""Draw what the backbone sees: stage maps, CycleFC's reach, receptive fields.
+"""Draw feature maps, the reach of CycleFC, and effective receptive fields.
 
-    python -m mmcyclemlp visualize_features maps b1 photo.jpg --weights B1.pth
+    python -m mmcyclemlp visualize_features maps b1 B1.pth --image photo.jpg
+    python -m mmcyclemlp visualize_features erf b1 B1.pth --images photos/
     python -m mmcyclemlp visualize_features cyclefc
-    python -m mmcyclemlp visualize_features erf b1 photos/ --weights B1.pth
+
+With an arch such as b1 this needs torch, matplotlib and Pillow alone.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
-from mmengine.registry import init_default_scope
 
 from ..analysis.receptive_field import (
     draw_cyclefc,
@@ -18,12 +21,16 @@ from ..analysis.receptive_field import (
     effective_receptive_field,
 )
 from ..analysis.stage_maps import draw_stage_maps, stage_maps
-from ..apis.drawing import to_picture
 from ..apis.media import UnreadableError, find_inputs, read_image
-from ..apis.pipeline import TestPipeline
-from ..apis.predictors import build_backbone, find_device
-from ..backbones import CycleNet
-from ..engine.config import read_config
+from ..apis.models import (
+    ARCHS,
+    build_backbone,
+    find_device,
+    is_arch,
+    normalization_of,
+    read_model_config,
+)
+from ..apis.pictures import crop_middle, fit, to_picture
 from ..errors import UserError
 from . import cli
 
@@ -31,64 +38,66 @@ from . import cli
 def parse_args(argv):
     parser = cli.new_parser(
         'visualize_features',
-        description='Draw what the backbone sees. Each kind of picture has '
-        'its own --help.')
+        description='Draw what the backbone computes. Each kind of picture '
+        'has its own --help.')
     kinds = parser.add_subparsers(dest='kind', required=True, metavar='KIND')
     maps = kinds.add_parser(
-        'maps', help='what each stage makes of a picture',
-        description='Draw the map of each stage for a picture: its three '
-        'strongest principal components as colors, and how far each '
-        'position is from the mean.')
+        'maps', help='the feature map of each stage',
+        description='Draw the feature map of each stage for a picture: its '
+        'three strongest principal components as colors, and the distance '
+        'of each position from the mean.')
     erf = kinds.add_parser(
-        'erf', help='which pixels move the middle of each stage',
+        'erf', help='the effective receptive field of each stage',
         description='Draw the effective receptive field of each stage: the '
-        'gradient of its middle position by the pixels, over some pictures '
-        'or noise.')
+        'gradient of its middle position with respect to the pixels, '
+        'averaged over pictures or noise.')
     reads = kinds.add_parser(
         'cyclefc', help='where CycleFC reads its channels',
-        description='Draw at which offset CycleFC reads which channel, what '
-        'that makes of a mixer, and of several in a row. Needs no weights.')
-    for kind, size in ((maps, 512), (erf, 224)):
-        kind.add_argument(
-            'model', help='path or name of a config, or an arch: '
-            f'{", ".join(CycleNet.arch_settings)}')
-        if kind is maps:
-            kind.add_argument('image', help='path or URL of a picture')
-        else:
-            kind.add_argument(
-                'images', nargs='*', help='pictures: paths, folders, '
-                'patterns, URLs (default: noise)')
-            kind.add_argument(
-                '--noise', type=int, default=8, metavar='N', help='how many '
-                'images of noise, without pictures (default: %(default)s)')
-        kind.add_argument(
-            '--weights', metavar='FILE', help='official file, checkpoint or '
-            'what else holds a backbone (default: random weights)')
-        kind.add_argument(
-            '--size', type=int, default=size, metavar='PIXELS', help=(
-                'longer side of the picture' if kind is maps else 'side of '
-                'the square that is cut from the middle')
-            + ' (default: %(default)s)')
-        kind.add_argument('--device', help='cpu, cuda, cuda:1 ... (default: '
-                          'a GPU if there is one)')
-        cli.add_trust(kind)
-        cli.add_cfg_options(kind)
-        kind.add_argument('--raw', metavar='FILE.npz',
-                          help='keep the numbers as well')
+        description='Draw at which offset CycleFC reads each channel, and '
+        'the reach of one mixer and of several mixers in a row. Needs no '
+        'weights.')
+    add_network(maps, 512, 'largest height and width of the picture, which '
+                'keeps its aspect ratio (default: 512 512)')
+    maps.add_argument('--image', required=True, metavar='PATH',
+                      help='path or URL of a picture')
+    add_network(erf, 224, 'height and width that are cropped from the middle '
+                'of each picture, multiples of 32 (default: 224 224)')
+    erf.add_argument('--images', nargs='+', metavar='PATH', help='pictures: '
+                     'paths, folders, patterns, URLs (default: noise)')
+    erf.add_argument('--noise', type=int, default=8, metavar='N',
+                     help='number of noise images if there are no --images '
+                     '(default: %(default)s)')
     reads.add_argument(
         '--kernel', type=int, nargs=2, default=[1, 3], metavar=('H', 'W'),
         help="kernel of the first CycleFC (default: 1 3, the network's)")
     reads.add_argument('--channels', type=int, default=12, metavar='N',
-                       help='how many to draw (default: %(default)s)')
+                       help='number of channels (default: %(default)s)')
     reads.add_argument('--blocks', type=int, default=4, metavar='N',
                        help='mixers in a row (default: %(default)s)')
     for name, kind in kinds.choices.items():
-        kind.add_argument('--out', default=f'{name}.png', metavar='FILE.png',
-                          help='where to write (default: %(default)s)')
+        kind.add_argument('--out', default=f'{name}.png', metavar='FILE',
+                          help='picture to write (default: %(default)s)')
     return parser.parse_args(argv)
 
 
-def main(argv=None):
+def add_network(parser, side, size):
+    """Add the options of the network and its images."""
+    parser.add_argument(
+        'config', help='path or name of a config, or an arch of the backbone '
+        f'alone: {ARCHS}')
+    parser.add_argument(
+        'checkpoint', nargs='?', help='any file of weights with a backbone, '
+        'such as CycleMLP_B1.pth (default: random weights)')
+    cli.add_size(parser, size, (side, side))
+    cli.add_device(parser)
+    cli.add_trust(parser)
+    cli.add_cfg_options(parser)
+    parser.add_argument('--raw', metavar='FILE.npz',
+                        help='write the numbers to a file too')
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command."""
     args = parse_args(argv)
     figure, arrays = dict(maps=maps, erf=erf, cyclefc=cyclefc)[args.kind](args)
     write(args.out, lambda path: figure.savefig(path, dpi=100))
@@ -97,101 +106,89 @@ def main(argv=None):
 
 
 def maps(args):
-    if args.size < 32:
-        raise UserError(f'--size: {args.size} is less than 32 pixels')
-    model, load, prepare = build(args)
-    image = load(args.image)
-    image = resize(image, args.size / max(image.shape[:2]))
-    if min(image.shape[:2]) < 32:
-        raise UserError(f'{args.image} is {image.shape[1]}x'
-                        f'{image.shape[0]} at --size {args.size}, and the '
-                        'last stage needs 32 pixels of either side')
-    found = stage_maps(model, prepare(image))
+    """Draw the feature maps; return the figure and its numbers."""
+    cli.check_size(args.size, 32)
+    network = Network(args)
+    image = fit(network.load(args.image), args.size)
+    height, width = image.shape[:2]
+    if min(height, width) < 32:
+        raise UserError(f'{args.image} is {width}x{height} pixels at --size '
+                        f'{" ".join(map(str, args.size))}, and the last stage '
+                        'needs 32 in both directions')
+    found = stage_maps(network.model, network.prepare(image))
     picture = to_picture(image)[..., ::-1]
-    return (draw_stage_maps(picture, found, described(args)),
+    return (draw_stage_maps(picture, found, network.title),
             {f'stage{place}': features.numpy()
              for place, features in enumerate(found, 1)})
 
 
 def erf(args):
-    if args.size < 32 or args.size % 32:
-        raise UserError(f'--size: {args.size} is no multiple of 32 pixels, '
-                        'the stride of the last stage')
+    """Draw the effective receptive fields; return the figure and numbers."""
+    cli.check_size(args.size, 32, 32)
     if args.noise < 1:
         raise UserError(f'--noise: {args.noise} is less than 1')
-    model, load, prepare = build(args)
+    network = Network(args)
+    height, width = args.size
     if args.images:
         sources = [one.source for one in find_inputs(
-            args.images, suffixes=load.suffixes) if not one.is_video]
+            args.images, suffixes=network.suffixes) if not one.is_video]
         if not sources:
-            raise UserError(f'{" ".join(args.images)}: there are videos, and '
-                            'no pictures')
-        images = [prepare(cut(load(source), args.size)) for source in sources]
-        seen = f'{len(images)} pictures'
+            raise UserError(f'--images: {" ".join(args.images)} has videos '
+                            'and no pictures')
+        images = [network.prepare(crop_middle(network.load(source), args.size))
+                  for source in sources]
+        kind = f'{len(images)} pictures'
     else:
         images = torch.randn(
-            args.noise, model.patch_embed.proj.in_channels, args.size,
-            args.size, generator=torch.Generator().manual_seed(0))
-        images = images.to(next(model.parameters()).device)
-        seen = f'{args.noise} images of noise'
-    fields = effective_receptive_field(model, images)
-    title = f'{described(args)}, {args.size} x {args.size} pixels, {seen}'
+            args.noise, network.channels, height, width,
+            generator=torch.Generator().manual_seed(0)).to(network.device)
+        kind = f'{args.noise} images of noise'
+    fields = effective_receptive_field(network.model, images)
+    title = f'{network.title}, {height} x {width} pixels, {kind}'
     return (draw_fields(fields, title),
             {f'stage{place}': field.numpy()
              for place, field in enumerate(fields, 1)})
 
 
 def cyclefc(args):
+    """Draw what CycleFC reads; return the figure."""
     height, width = args.kernel
     if min(args.kernel) < 1 or height % 2 == 0 or width % 2 == 0:
         raise UserError(f'--kernel: {height} {width} are not both odd')
-    if args.channels < 1 or args.blocks < 1:
-        raise UserError('--channels and --blocks are 1 or more')
+    for option in ('channels', 'blocks'):
+        if getattr(args, option) < 1:
+            raise UserError(
+                f'--{option}: {getattr(args, option)} is less than 1')
     return draw_cyclefc((height, width), args.channels, args.blocks), {}
 
 
-def build(args):
-    """Give the network, what loads an image, and what makes its input."""
-    device = find_device(args.device)
-    model, mean, std = build_backbone(
-        args.model, args.weights, args.cfg_options, args.trust_checkpoint)
-    model.to(device)
-    cfg = None if args.model in CycleNet.arch_settings else read_config(
-        args.model, options=args.cfg_options)
-    flip = cfg is None
-    if cfg is not None:
-        before = cfg.model.get('data_preprocessor') or cfg.get(
-            'data_preprocessor') or {}
-        flip = any(before.get(key) for key in (
-            'bgr_to_rgb', 'rgb_to_bgr', 'to_rgb'))
+class Network:
+    """A backbone, and how its images are loaded and normalized.
 
-    def prepare(image):
-        if flip and image.shape[2] == 3:
-            image = image[..., ::-1]
-        try:
-            values = (image - np.array(mean)) / np.array(std)
-        except ValueError as error:
-            raise UserError(
-                f'data_preprocessor of {args.model} has mean {mean} and std '
-                f'{std}, and images have {image.shape[2]} channels'
-            ) from error
-        return torch.tensor(values, dtype=torch.float, device=device).permute(
-            2, 0, 1)
+    Args:
+        args (Namespace): Options of the command.
+    """
 
-    return model, Images(cfg, model.patch_embed.proj.in_channels), prepare
+    def __init__(self, args):
+        self.device = find_device(args.device)
+        cfg = read_model_config(args.config, args.cfg_options)
+        self.model = build_backbone(
+            cfg, args.checkpoint, args.trust_checkpoint).to(self.device)
+        self.channels = self.model.patch_embed.proj.in_channels
+        self.normalization = normalization_of(cfg)
+        self.title = (f'{Path(args.config).stem}, '
+                      f'{Path(args.checkpoint or "random weights").name}')
+        self.pipeline, self.suffixes = None, ()
+        if not is_arch(args.config) and cfg.get('test_dataloader'):
+            from mmengine.registry import init_default_scope
 
+            from ..apis.image_pipeline import TestPipeline
 
-class Images:
-    """Loads images as the test data of a config, or as pictures."""
-
-    def __init__(self, cfg, channels):
-        self.channels, self.pipeline = channels, None
-        if cfg is not None and cfg.get('test_dataloader'):
             init_default_scope(cfg.get('default_scope') or 'mmengine')
             self.pipeline = TestPipeline(cfg)
-        self.suffixes = self.pipeline.suffixes if self.pipeline else ()
+            self.suffixes = self.pipeline.suffixes
 
-    def __call__(self, source):
+    def load(self, source):
         """Load a file as (H, W, C), in mm's order of channels."""
         try:
             image = (self.pipeline.load(source, whole=False).image
@@ -200,42 +197,38 @@ class Images:
             raise UserError(f'{source}: {error}') from error
         image = image[..., None] if image.ndim == 2 else image
         if image.ndim != 3 or image.shape[2] != self.channels:
+            remedy = ('set in_channels, or change the loading in '
+                      'test_dataloader' if self.pipeline else 'give a config '
+                      'whose test_dataloader loads such images')
             raise UserError(
                 f'{source} is loaded with the shape {image.shape}, and the '
                 f'backbone takes images of {self.channels} channels (H, W, '
-                f'{self.channels}): '
-                + ('correct in_channels or the loading of test_dataloader'
-                   if self.pipeline else 'give a config whose '
-                   'test_dataloader loads such images'))
+                f'{self.channels}): {remedy}')
         return image if image.dtype == np.uint8 else image.astype(np.float32)
 
-
-def described(args):
-    weights = args.weights or 'random weights'
-    return f'{Path(args.model).stem}, {weights.rpartition("/")[2]}'
-
-
-def resize(picture, scale):
-    size = [max(1, round(side * scale)) for side in picture.shape[1::-1]]
-    # One by one, as OpenCV does not shrink more than four channels at once.
-    return np.dstack([cv2.resize(channel, size, interpolation=(
-        cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR))
-        for channel in np.moveaxis(picture, 2, 0)])
-
-
-def cut(picture, side):
-    """Cut a square from the middle, of the shorter side."""
-    picture = resize(picture, side / min(picture.shape[:2]))
-    top, left = ((own - side) // 2 for own in picture.shape[:2])
-    return picture[top:top + side, left:left + side]
+    def prepare(self, image):
+        """Normalize an image (H, W, C) to a tensor (C, H, W)."""
+        mean, std, to_rgb = self.normalization
+        if to_rgb and image.shape[2] == 3:
+            image = image[..., ::-1]
+        if mean is not None:
+            try:
+                image = (image - np.array(mean)) / np.array(std)
+            except ValueError as error:
+                raise UserError(
+                    f'data_preprocessor has mean {mean} and std {std}, and '
+                    f'images have {image.shape[2]} channels') from error
+        return torch.tensor(
+            np.ascontiguousarray(image), dtype=torch.float,
+            device=self.device).permute(2, 0, 1)
 
 
 def write(path, save):
+    """Write a file with a function, and print its path."""
     try:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         save(path)
     except (OSError, ValueError) as error:
-        raise UserError(f'{path} cannot be written: '
-                        f'{getattr(error, "strerror", None) or error}'
-                        ) from error
+        reason = getattr(error, 'strerror', None) or error
+        raise UserError(f'{path} cannot be written: {reason}') from error
     print(path)

@@ -2,7 +2,7 @@
 
 from ..errors import ExportError
 from .any_size import for_any_size
-from .exporting import TOLERANCE, Difference, check_target, write
+from .exporting import TOLERANCE, Difference, check_output, write
 from .formats import FORMATS, load
 
 __all__ = [
@@ -10,7 +10,7 @@ __all__ = [
     'ExportError',
     'FORMATS',
     'TOLERANCE',
-    'check_target',
+    'check_output',
     'for_any_size',
     'load',
     'write',

@@ -31,7 +31,7 @@ class Difference(NamedTuple):
     error: float
 
 
-def check_target(path, to_run=True):
+def check_output(path, to_run=True):
     """See that a file can be written, before the work is done.
 
     Args:
@@ -82,7 +82,7 @@ def write(module, path, names=None, size=(256, 320), channels=3, high=1.,
             network, what it expresses differs by more than
             :data:`TOLERANCE`, or the file cannot be written.
     """
-    path, ending = os.fspath(path), check_target(path, check)
+    path, ending = os.fspath(path), check_output(path, check)
     random = torch.Generator().manual_seed(0)
 
     def draw(batch, height, width):

@@ -60,7 +60,7 @@ def test_names_are_as_short_as_tells_them_apart(folder):
 
 def test_patterns_and_what_was_written_before(folder):
     assert named(find_inputs([f'{folder}/*/x.*'])) == ['a/x', 'b/x']
-    assert named(find_inputs([str(folder)], leave_out=f'{folder}/b')) == [
+    assert named(find_inputs([str(folder)], skip=f'{folder}/b')) == [
         'x', 'film']
 
 
@@ -79,7 +79,7 @@ def test_other_suffixes(folder):
 
 @pytest.mark.parametrize('given, message', [
     ('{}/none.jpg', 'there is no file or folder'),
-    ('{}/*.webp', 'as a pattern it fits none'),
+    ('{}/*.webp', 'as a pattern it matches none'),
     ('{}/notes*', 'has no pictures or videos in it'),
 ])
 def test_nothing_there(given, message, folder):

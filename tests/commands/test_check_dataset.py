@@ -35,7 +35,7 @@ def command(root, monkeypatch, tmp_path, capsys):
         code = 0
         try:
             check_dataset.main([
-                str(tmp_path / 'mine.py'), '--report', str(report),
+                str(tmp_path / 'mine.py'), '--json', str(report),
                 '--workers', '0', *args])
         except SystemExit as error:
             code = error.code
@@ -150,7 +150,7 @@ def test_by_command(root, drawn, run_cli, tmp_path):
 @pytest.mark.parametrize('args, message', [
     (['--workers', '-1'], '--workers: -1 is less than 0'),
     (['--splits', 'test'], r'--splits: .*mine\.py has no test_dataloader'),
-    (['--report', '/'], '--report: / cannot be written'),
+    (['--json', '/'], '--json: / cannot be written'),
 ])
 def test_mistakes(args, message, drawn, command):
     drawn.cfg.test_dataloader = None

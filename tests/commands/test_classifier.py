@@ -238,7 +238,7 @@ def test_two_processes(config, data, official, root, tmp_path):
     ('train', 'class count', 'model.backbone.num_classes is 7'),
     ('train', 'other classes', 'take its head out'),
     ('train', 'resume a released file', 'there is nothing to resume'),
-    ('test', 'out', '--out '),
+    ('test', 'out', '--out: predictions.json does not end in .pkl'),
     ('test', 'no head', 'has no head'),
     ('test', 'another network', 'not a CycleNet'),
 ])

@@ -142,7 +142,7 @@ def test_error_in_a_check(gpu, nms, monkeypatch):
     nms([2, 1])
 
     def fails():
-        yield doctor.Finding(doctor.OK, 'one')
+        yield doctor.Result(doctor.OK, 'one')
         raise ZeroDivisionError('two')
 
     monkeypatch.setattr(doctor, '_libraries', fails)
@@ -153,8 +153,8 @@ def test_error_in_a_check(gpu, nms, monkeypatch):
         doctor.PROBLEM,
         'the check of libraries failed: ZeroDivisionError: two')
     text = '\n'.join(text for _, text in findings)
-    for what in ('operators of mmcv on cpu: nms is right', '2 x A100 ',
-                 'operators of mmcv on cpu:0: nms is right'):
+    for what in ('operators of mmcv on cpu: nms is correct', '2 x A100 ',
+                 'operators of mmcv on cpu:0: nms is correct'):
         assert what in text
 
 
@@ -162,11 +162,11 @@ def test_error_in_a_check(gpu, nms, monkeypatch):
 def test_operator(device, gpu, nms):
     nms([2, 1])
     assert list(doctor._operators(device)) == [
-        (doctor.OK, f'operators of mmcv on {device}: nms is right')]
+        (doctor.OK, f'operators of mmcv on {device}: nms is correct')]
     nms([2, 0, 1])
     (level, text), = doctor._operators(device)
     assert level == doctor.PROBLEM
-    assert 'keeps boxes [2, 0, 1] in place of [2, 1]. Remedy: ' in text
+    assert 'keeps boxes [2, 0, 1] instead of [2, 1]. Remedy: ' in text
 
 
 @pytest.mark.parametrize('error', [
@@ -196,10 +196,10 @@ def test_broken_operators(gpu, nms, monkeypatch):
     nms(RuntimeError(NO_IMAGE))
     monkeypatch.setattr(torch.version, 'hip', '7.0')
     (level, text), = doctor._operators('cpu:0')
-    assert level == doctor.PROBLEM and text.endswith('is for ROCm')
+    assert level == doctor.PROBLEM and text.endswith('no wheel for ROCm')
     monkeypatch.setitem(sys.modules, 'mmseg', None)
     (level, text), = doctor._operators('cpu')
-    assert level == doctor.NOTE and 'classifiers do without' in text
+    assert level == doctor.NOTE and 'classifiers do not need' in text
     monkeypatch.setitem(sys.modules, 'mmcv.ops', None)
     assert list(doctor._operators('cpu:0')) == []
     (level, text), = doctor._operators('cpu')

@@ -79,7 +79,7 @@ def test_whole_models(name, make, root, tmp_path, capsys):
                        '--size', 64, 96) == 0
     report = capsys.readouterr().out
     lines = report[report.index(out):].splitlines()
-    assert 'image (1, 3, 64, 96): RGB, less [123.675' in lines[1]
+    assert 'image (1, 3, 64, 96): RGB, (x - [123.675' in lines[1]
     assert [line.split(' at ')[1] for line in lines if 'off by' in line] == [
         f'{size} (batch, height, width)'
         for size in ('1x97x79', '3x42x160', '2x99x44')]
@@ -157,7 +157,7 @@ def test_a_released_size_as_a_user_would(released, run_cli, tmp_path):
     (['b1', 'gone.pth'], 'there is no checkpoint file gone.pth'),
     (['b1', 'gone.pth', '--out', 'x.tflite'], 'the ending says what'),
     (['b1', 'gone.pth', '--out', 'gone/x.pt'], 'there is no folder gone'),
-    (['b1', 'gone.pth', '--size', '8', '64'], '--size takes 64'),
+    (['b1', 'gone.pth', '--size', '8', '64'], '--size: 8 64 is less than 64'),
     (['b9', 'gone.pth'], 'there is no config file b9'),
     (['b1', '--part', 'neck', '--random-weights'],
      '--part neck: the model has no neck'),
@@ -166,7 +166,7 @@ def test_a_released_size_as_a_user_would(released, run_cli, tmp_path):
     (['{config}', '{b1}', '--part', 'backbone'], 'CycleMLP_B1.pth'),
     (['mask_rcnn/mask-rcnn_cyclemlp-b1_fpn_1x_coco', '--random-weights',
       '--cfg-options', 'model.backbone.init_cfg=None'],
-     'what they compute depends on the boxes found before'),
+     'since they depend on the boxes that are found first'),
 ])
 def test_mistakes(args, message, make, released, root, tmp_path):
     files = dict(config=make('retinanet')[0], b1=released[1],

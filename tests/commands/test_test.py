@@ -101,7 +101,7 @@ def test_data_sets_in_wrappers(kind, tta, root, wide, tmp_path):
     pytest.importorskip('mmseg')
     model = make('upernet', root, wide, tmp_path,
                  flattened(kind).replace('DATA', repr(str(wide))))
-    run(root, tmp_path, model, '--out', tmp_path / 'labels', '--show-dir',
+    run(root, tmp_path, model, '--out-dir', tmp_path / 'labels', '--show-dir',
         tmp_path / 'pictures', *(['--tta'] if tta else []))
     assert files(tmp_path / 'labels') == [f'{name}.png' for name in NAMES]
     assert files(tmp_path / 'pictures') == [f'{name}.png' for name in NAMES]
@@ -139,7 +139,7 @@ def test_sigmoid(number, tta, root, drawn_data, tmp_path):
         init_model(str(config), str(checkpoint), 'cpu'),
         path).pred_sem_seg.data[0].numpy()
     assert .2 < expected.mean() < .8
-    run(root, tmp_path, (config, checkpoint), '--out', tmp_path / 'labels',
+    run(root, tmp_path, (config, checkpoint), '--out-dir', tmp_path / 'labels',
         '--show-dir', tmp_path / 'pictures', *(['--tta'] if tta else []))
     labels = cv2.imread(str(tmp_path / 'labels/0000.png'), -1)
     if tta:
@@ -231,7 +231,7 @@ def test_two_processes(root, wide, tmp_path):
                  flattened('concat').replace('DATA', repr(str(wide))))
     done = subprocess.run(
         ['bash', 'tools/dist_test.sh', '2', *map(str, model), '--work-dir',
-         tmp_path / 'work', '--out', tmp_path / 'labels', '--show-dir',
+         tmp_path / 'work', '--out-dir', tmp_path / 'labels', '--show-dir',
          tmp_path / 'pictures'], cwd=root, capture_output=True, text=True,
         timeout=300, env={'PATH': f'{sys.prefix}/bin:/usr/bin:/bin',
                           'OMP_NUM_THREADS': '1'})
@@ -250,6 +250,16 @@ def test_config_without_a_test(more, message, root, drawn_data, tmp_path):
     model = make('upernet', root, drawn_data, tmp_path)
     with model[0].open('a') as file:
         file.write(more)
-    for args in ([], ['--out', tmp_path / 'out', '--show-dir', tmp_path,
+    for args in ([], ['--out-dir', tmp_path / 'out', '--show-dir', tmp_path,
                       '--tta']):
         assert message in error_of(COMMAND, *model, *args)
+
+
+@pytest.mark.parametrize('name, option, message', [
+    ('upernet', '--out', 'are saved to a folder: use --out-dir'),
+    ('retinanet', '--out-dir', 'for a model of mmdet use --out'),
+])
+def test_file_or_folder(name, option, message, root, drawn_data, tmp_path):
+    pytest.importorskip('mmseg' if name == 'upernet' else 'mmdet')
+    model = make(name, root, drawn_data, tmp_path)
+    assert message in error_of(COMMAND, *model, option, tmp_path / 'out.pkl')

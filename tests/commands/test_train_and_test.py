@@ -177,7 +177,7 @@ class Payload:
     ('test', 'empty', 'file.pth holds no weights of a model'),
     ('test', 'damaged', 'is damaged or not a checkpoint'),
     ('test', 'no tta', '--tta: '),
-    ('test', 'out', '--out '),
+    ('test', 'out', '--out: predictions.json does not end in .pkl'),
 ])
 def test_mistakes_end_in_one_line(tool, what, message, config, root,
                                   monkeypatch, tmp_path):
@@ -239,8 +239,8 @@ def test_mistakes_end_in_one_line(tool, what, message, config, root,
         args += ['--out', 'predictions.json']
     if options:
         args += ['--cfg-options', *options]
-    assert message in error_of(root / 'tools' / f'{tool}.py', cfg, *args,
-                                '--work-dir', tmp_path / 'work')
+    assert message in error_of(tool, cfg, *args, '--work-dir',
+                               tmp_path / 'work')
     assert not (tmp_path / 'canary').exists()
 
 

@@ -17,8 +17,8 @@ def test_maps(root, drawn_data, tmp_path):
                tmp_path / 'b1.pth')
     picture = drawn_data / 'images' / 'val' / '0000.jpg'
     assert run_command(
-        COMMAND, 'maps', 'b1', picture, '--weights',
-        tmp_path / 'b1.pth', '--size', '64', '--out',
+        COMMAND, 'maps', 'b1', tmp_path / 'b1.pth', '--image', picture,
+        '--size', '64', '64', '--out',
         tmp_path / 'new' / 'maps.png', '--raw', tmp_path / 'maps.npz') == 0
     assert cv2.imread(str(tmp_path / 'new' / 'maps.png')).std() > 10
     raw = np.load(tmp_path / 'maps.npz')
@@ -31,8 +31,8 @@ def test_erf_of_a_config(root, drawn_data, tmp_path):
     config = write_config(tmp_path, root, drawn_data, 'retinanet')
     checkpoint = write_checkpoint(config, tmp_path / 'whole.pth')
     assert run_command(
-        COMMAND, 'erf', config, f'{drawn_data}/images/val/*',
-        '--weights', checkpoint, '--size', '96', '--out',
+        COMMAND, 'erf', config, checkpoint, '--images',
+        f'{drawn_data}/images/val/*', '--size', '96', '96', '--out',
         tmp_path / 'erf.png', '--raw', tmp_path / 'erf.npz') == 0
     assert cv2.imread(str(tmp_path / 'erf.png')).std() > 10
     raw = np.load(tmp_path / 'erf.npz')
@@ -73,30 +73,34 @@ test_dataloader['dataset']['pipeline'] = [
     bands = np.random.RandomState(0).rand(100, 130, channels)
     np.save(tmp_path / 'in/a.npy', bands.squeeze())
     np.save(tmp_path / 'in/other.npy', bands[..., [0, 0]])
-    size = ['--size', '64', '--out', tmp_path / 'a.png']
-    for args in (['maps', config, tmp_path / 'in/a.npy'], ['erf', config],
-                 ['erf', config, f'{tmp_path}/in/a*.npy']):
+    size = ['--size', '64', '64', '--out', tmp_path / 'a.png']
+    for args in (['maps', config, '--image', tmp_path / 'in/a.npy'],
+                 ['erf', config],
+                 ['erf', config, '--images', f'{tmp_path}/in/a*.npy']):
         assert run_command(COMMAND, *args, *size) == 0
         assert cv2.imread(str(tmp_path / 'a.png')).std() > 10
         (tmp_path / 'a.png').unlink()
     assert f'the backbone takes images of {channels} channels' in error_of(
-        COMMAND, 'erf', config, tmp_path / 'in', *size)
+        COMMAND, 'erf', config, '--images', tmp_path / 'in', *size)
 
 
 def test_cyclefc(run_cli, tmp_path):
     done = run_cli(COMMAND, 'cyclefc', '--kernel', '3', '3', '--out',
-                      tmp_path / 'reads.png')
+                   tmp_path / 'reads.png')
     assert done.stdout == f'{tmp_path / "reads.png"}\n'
     assert cv2.imread(str(tmp_path / 'reads.png')).std() > 10
 
 
 @pytest.mark.parametrize('args, message', [
     (['cyclefc', '--kernel', '2', '3'], '--kernel: 2 3 are not both odd'),
-    (['maps', 'b9', 'x.jpg'], 'there is no config file b9'),
-    (['maps', 'b1', 'README.md'], 'README.md: it cannot be read'),
-    (['erf', 'b1', '--size', '100'], '--size: 100 is no multiple of 32'),
-    (['erf', 'b1', '{tmp}/film.mp4'], 'there are videos, and no pictures'),
-    (['maps', 'b1', 'docs/pictures/predictions.jpg', '--weights', 'gone.pth'],
+    (['cyclefc', '--blocks', '0'], '--blocks: 0 is less than 1'),
+    (['maps', 'b9', '--image', 'x.jpg'], 'there is no config file b9'),
+    (['maps', 'b1', '--image', 'README.md'], 'README.md: it cannot be read'),
+    (['erf', 'b1', '--size', '96', '100'],
+     '--size: 96 100 is no multiple of 32'),
+    (['erf', 'b1', '--images', '{tmp}/film.mp4'],
+     'has videos and no pictures'),
+    (['maps', 'b1', 'gone.pth', '--image', 'docs/pictures/predictions.jpg'],
      'there is no checkpoint file gone.pth'),
     (['cyclefc', '--out', 'README.md/x.png'], 'cannot be written'),
 ])

@@ -1,4 +1,6 @@
-"""A file through the test pipeline of a config."""
+"""Load a single image with the test pipeline of a config."""
+
+from __future__ import annotations
 
 import logging
 import os
@@ -17,7 +19,7 @@ from ..engine.config_nodes import leaves
 from ..errors import UserError, describe
 from .media import UnreadableError, fetch, suffix_of
 
-# Keys of annotations, which a file alone does not have.
+# Keys of annotations, which a single image does not have.
 _ANNOTATIONS = {
     'ann_info', 'eval_ann_info', 'gt_bboxes', 'gt_bboxes_labels',
     'gt_depth_map', 'gt_ignore_flags', 'gt_label', 'gt_masks', 'gt_seg_map',
@@ -29,8 +31,8 @@ class Loaded(NamedTuple):
 
     Attributes:
         image (np.ndarray): As the pipeline loaded it, (H, W) or (H, W, C).
-        size (tuple[int, int]): Height and width that predictions have.
-        data (dict): What the model takes.
+        size (tuple[int, int]): Height and width of the predictions.
+        data (dict): Input of the model.
     """
 
     image: np.ndarray
@@ -39,50 +41,50 @@ class Loaded(NamedTuple):
 
 
 class TestPipeline:
-    """Loads files as a config's test data is loaded, without annotations.
+    """Load files as the test data of a config, without annotations.
 
     Args:
-        cfg (Config): With ``test_dataloader``. The default scope of mm's
-            registries is set already.
+        cfg (Config): Config with ``test_dataloader``. Set the default scope
+            of mm's registries before.
 
     Raises:
         UserError: The config has no pipeline, or it cannot be built.
     """
 
-    __test__ = False  # no test for pytest
+    __test__ = False  # pytest takes it for a test otherwise
 
-    def __init__(self, cfg):
+    def __init__(self, cfg: Any):
         if not cfg.get('test_dataloader'):
             raise UserError('the config has no test_dataloader, whose '
-                            'pipeline says how a picture is prepared')
+                            'pipeline prepares a picture')
         steps = _steps(cfg.test_dataloader.dataset)
         if not steps:
             raise UserError(
-                'test_dataloader.dataset has no pipeline, which says how a '
-                'picture is prepared: set test_dataloader.dataset.pipeline')
+                'test_dataloader.dataset has no pipeline, which prepares a '
+                'picture: set test_dataloader.dataset.pipeline')
         try:
             self.steps = Compose(steps).transforms
         except Exception as error:  # of transforms: the user's own Python
             raise UserError('test_dataloader.dataset.pipeline cannot be '
                             f'built: {describe(error)}') from error
         self._skipped = set()
-        # What mm's own loader reads is listed in inputs.py.
+        # Suffixes of mm's own loader are in media.IMAGES.
         self.suffixes = () if any(map(_is_mm_loader, self.steps)) else (
             '.npy', '.npz')
         for leaf in leaves(cfg.test_dataloader.dataset):
             suffix = os.path.splitext(leaf.get('img_suffix') or '')[1]
             self.suffixes += (suffix.lower(), ) if suffix else ()
 
-    def load(self, source, whole=True):
+    def load(self, source: str, whole: bool = True) -> Loaded:
         """Load a file.
 
         Args:
             source (str): Path or URL.
-            whole (bool): Whether to run all steps, in place of those up to
-                the one that gives an image. Default: True.
+            whole (bool): Whether to run all steps. False stops after the
+                step that loads the image. Default: True.
 
         Returns:
-            Loaded: The image; without ``data`` if not whole.
+            Loaded: The image, with ``data`` only if ``whole``.
 
         Raises:
             UnreadableError: A step fails.
@@ -90,7 +92,7 @@ class TestPipeline:
         with _local(source) as path:
             return self._run(path, whole)
 
-    def load_frame(self, frame):
+    def load_frame(self, frame: np.ndarray) -> Loaded:
         """Load an array as if it were a file.
 
         Args:
@@ -122,15 +124,14 @@ class TestPipeline:
                 raise _failure(step, error, image is None) from error
             if results is None:
                 raise UnreadableError(
-                    f'{type(step).__name__} of the test pipeline leaves it '
-                    'out')
+                    f'{type(step).__name__} of the test pipeline skips it')
             if image is None and 'img' in results:
                 image = np.array(results['img'])
                 size = results.get('ori_shape') or image.shape
                 if not whole:
                     return Loaded(image, tuple(size[:2]), None)
         if image is None:
-            raise UnreadableError('no step of the test pipeline gives an img')
+            raise UnreadableError('no step of the test pipeline sets img')
         return Loaded(image, tuple(size[:2]), results)
 
     def _skip(self, step, error):
@@ -138,12 +139,12 @@ class TestPipeline:
         if 'Annotation' not in name and name not in self._skipped:
             logging.getLogger('mmcyclemlp').warning(
                 '%s of the test pipeline is skipped: it needs %r, which a '
-                'picture alone does not have', name, error.args[0])
+                'single picture does not have', name, error.args[0])
         self._skipped.add(name)
 
 
 def _steps(dataset):
-    """The pipeline of a data set, with that of wrappers after it."""
+    """Return the steps of a data set, then those of its wrappers."""
     inner = dataset.get('datasets') or dataset.get('dataset')
     inner = inner[0] if isinstance(inner, (list, tuple)) else inner
     return ([] if inner is None else _steps(inner)) + list(
@@ -161,12 +162,12 @@ def _needs_annotations(error):
 
 
 def _failure(step, error, loading):
-    """Say why a step failed."""
+    """Return the error for a step that failed."""
     name = type(step).__name__
     if isinstance(error, KeyError) and error.args:
         return UnreadableError(f'{name} of the test pipeline needs '
-                               f'{error.args[0]!r}, which a picture alone '
-                               'does not have')
+                               f'{error.args[0]!r}, which a single '
+                               'picture does not have')
     reason = ' '.join(f'{error}'.split()) or type(error).__name__
     if loading:
         by = '' if _is_mm_loader(step) else f' by {name}'
@@ -176,7 +177,7 @@ def _failure(step, error, loading):
 
 @contextmanager
 def _local(source):
-    """Give the path of a file, which is downloaded if it is a URL."""
+    """Yield the path of a file. A URL is downloaded first."""
     if '://' not in source:
         yield source
         return

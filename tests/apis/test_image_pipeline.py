@@ -7,8 +7,8 @@ from mmcv.transforms import BaseTransform
 from mmengine.config import Config
 from mmengine.registry import TRANSFORMS, init_default_scope
 
+from mmcyclemlp.apis.image_pipeline import TestPipeline
 from mmcyclemlp.apis.media import UnreadableError
-from mmcyclemlp.apis.pipeline import TestPipeline
 from mmcyclemlp.engine.config_nodes import leaves
 from mmcyclemlp.errors import UserError
 

@@ -1,11 +1,11 @@
-"""Names of what is written differ, and are no longer than they must be."""
+"""Names of saved files are unique, and no longer than necessary."""
 
 from types import SimpleNamespace
 
 import pytest
 from mmengine.evaluator import Evaluator
 
-from mmcyclemlp.apis.prediction_hooks import DumpHook, name_outputs
+from mmcyclemlp.apis.saving_hooks import DumpHook, name_outputs
 from mmcyclemlp.errors import UserError
 
 
@@ -29,14 +29,14 @@ def test_names(paths, names):
     assert name_outputs(paths * 2) == name_outputs(paths)
 
 
-def test_evaluator_that_would_pass_over_what_is_added():
+def test_evaluator_that_ignores_added_metrics():
     class OneForEachDataSet(Evaluator):
 
         def evaluate(self, size):
             return {}
 
     runner = SimpleNamespace(test_evaluator=OneForEachDataSet([]))
-    with pytest.raises(UserError, match='--out: OneForEachDataSet passes'):
+    with pytest.raises(UserError, match='--out: OneForEachDataSet ignores'):
         DumpHook('out.pkl', 'mmpretrain').before_test(runner)
     runner.test_evaluator = Evaluator([])
     DumpHook('out.pkl', 'mmpretrain').before_test(runner)

@@ -1,12 +1,15 @@
-"""What a test keeps: pictures, label maps and predictions.
+"""Hooks that save what a test predicts: pictures, label maps, a pickle.
 
-mm names pictures and label maps by the base name of the image. Here they
-keep the folders below the common root where base names are not unique.
+mm names pictures and label maps by the base name of the image. These hooks
+add the folders below the common root where base names are not unique.
 """
+
+from __future__ import annotations
 
 import os
 import os.path as osp
 from contextlib import contextmanager
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,11 +22,12 @@ from mmengine.visualization import Visualizer
 
 from ..engine.config_nodes import leaves, name_of
 from ..errors import UserError
-from .drawing import to_picture
+from .pictures import to_picture
 
 _VISUALIZERS = dict(mmdet='DetLocalVisualizer', mmseg='SegLocalVisualizer',
                     mmpretrain='UniversalVisualizer')
-# Hooks of mm that draw, with those of their arguments that say how.
+# Hooks of mm that draw, and which of their arguments become which of the
+# visualizer's.
 _HOOKS = dict(
     DetVisualizationHook={'score_thr': 'pred_score_thr'},
     SegVisualizationHook={},
@@ -32,16 +36,16 @@ _HOOKS = dict(
         'text_cfg')})
 
 
-def name_outputs(paths):
-    """Name what is written for each image, so that all names differ.
+def name_outputs(paths: list[str]) -> dict[str, str]:
+    """Return a unique name for the output of each image.
 
     Args:
-        paths (list[str]): Of images; one may be given several times.
+        paths (list[str]): Paths of images, with or without duplicates.
 
     Returns:
-        dict[str, str]: For each path the image's base name without suffix;
-        where two would be equal, the path below the folder that all are in,
-        with its suffix only where it must.
+        dict[str, str]: By path the base name of the image without suffix.
+        If two are equal, all names are paths below the common folder, and
+        have their suffix only if they need it.
     """
     paths = list(dict.fromkeys(paths))
     names = [osp.splitext(osp.basename(path))[0] for path in paths]
@@ -56,7 +60,7 @@ def name_outputs(paths):
 
 
 def _images(dataset):
-    """Data set and place of each image, by its path."""
+    """Return the data set and the index of each image, by its path."""
     found = {}
     for leaf in leaves(dataset):
         if not hasattr(leaf, 'get_data_info'):
@@ -76,16 +80,16 @@ def _make_folder(folder, option):
                         f'{error.strerror}') from error
 
 
-def keep_pictures(cfg, folder):
-    """Have a test draw each image.
+def replace_visualization_hook(cfg: Any, folder: str) -> PicturesHook:
+    """Make the hook that draws each image of a test.
 
     Args:
-        cfg (Config): Changed in place: its own hook that draws is left out
-            if it is mm's.
-        folder (str): Where pictures go.
+        cfg (Config): Config of the test. If its visualization hook is one
+            of mm's, it is removed in place, and its options are used.
+        folder (str): Folder that pictures are written to.
 
     Returns:
-        PicturesHook: To be registered with the runner.
+        PicturesHook: Register it with the runner.
     """
     hooks = cfg.get('default_hooks') or {}
     own = hooks.get('visualization') or {}
@@ -99,32 +103,32 @@ def keep_pictures(cfg, folder):
 
 
 class PicturesHook(Hook):
-    """Draws what is predicted, in all processes, in what the data loads.
+    """Draw the predictions into the loaded images, in all processes.
 
     Args:
-        folder (str): Where pictures go.
+        folder (str): Folder that pictures are written to.
         scope (str): 'mmdet', 'mmseg' or 'mmpretrain'.
-        options (dict): How mm's visualizer draws.
+        options (dict): Arguments of mm's visualizer.
     """
 
-    def __init__(self, folder, scope, options):
+    def __init__(self, folder: str, scope: str, options: dict):
         self.folder, self.scope, self.options = folder, scope, options
 
     def before_test(self, runner):
-        """Name all pictures, and see that they can be drawn."""
+        """Name all pictures, and check that they can be drawn."""
         self.images = _images(runner.test_dataloader.dataset)
         if not self.images:
             raise UserError(
-                '--show-dir: no picture can be named, as the data set '
-                f'{type(runner.test_dataloader.dataset).__name__} gives no '
-                "img_path, which is an image's file")
+                '--show-dir: the data set '
+                f'{type(runner.test_dataloader.dataset).__name__} has no '
+                'img_path, which pictures are named by')
         self.names = name_outputs(self.images)
         self.visualizer = runner.visualizer
         drawing = ('visualize_cls' if self.scope == 'mmpretrain'
                    else 'add_datasample')
         if getattr(type(self.visualizer), drawing, None) is getattr(
                 Visualizer, drawing, None):
-            # mmengine's own one draws nothing.
+            # mmengine's base class draws nothing.
             with VISUALIZERS.switch_scope_and_registry(None) as registry:
                 self.visualizer = registry.get(_VISUALIZERS[self.scope])()
         with _drawing_in_all_processes():
@@ -143,8 +147,8 @@ class PicturesHook(Hook):
         path = sample.img_path
         if path not in self.images:
             raise UserError(
-                f'--show-dir: {path} was tested, and the data set has no '
-                'such img_path: a transform of the test pipeline changes it')
+                f'--show-dir: the data set has no img_path {path}: a '
+                'transform of the test pipeline changes img_path')
         image = to_picture(self._load(path))
         size = tuple(sample.get('ori_shape', image.shape)[:2])
         if image.shape[:2] != size and self.scope != 'mmpretrain':
@@ -159,13 +163,13 @@ class PicturesHook(Hook):
         labels = sample.get('pred_sem_seg')
         if self.scope == 'mmseg' and labels is not None and (
                 labels.data.ndim == 2):
-            # Under TTA mmseg leaves the first dimension out.
+            # With TTA mmseg drops the first dimension.
             sample.pred_sem_seg = PixelData(data=labels.data[None])
         self.visualizer.add_datasample(
             osp.basename(out), image, sample, out_file=out, **self.options)
 
     def _load(self, path):
-        """The image as the first steps of its data set load it."""
+        """Load an image with the first steps of its data set."""
         leaf, place = self.images[path]
         results = leaf.get_data_info(place)
         for step in leaf.pipeline.transforms:
@@ -173,12 +177,12 @@ class PicturesHook(Hook):
             if results is None or 'img' in results:
                 break
         if results is None or 'img' not in results:
-            raise UserError(f'--show-dir: no step of the test pipeline gives '
-                            f'an img for {path}')
+            raise UserError('--show-dir: no step of the test pipeline sets '
+                            f'img for {path}')
         return results['img']
 
     def _file(self, path):
-        """Name of a picture: detectors keep the form of the image."""
+        """Return the name of a picture: of a detector with the suffix."""
         name, suffix = self.names[path], osp.splitext(path)[1]
         if self.scope != 'mmdet' or suffix.lower() not in (
                 '.jpg', '.jpeg', '.png', '.bmp', '.webp'):
@@ -188,7 +192,7 @@ class PicturesHook(Hook):
 
 @contextmanager
 def _drawing_in_all_processes():
-    """mm's visualizers do anything in the first process alone."""
+    """Let mm's visualizers draw in all processes, not in the first alone."""
     before = dist_utils.is_main_process
     dist_utils.is_main_process = lambda group=None: True
     try:
@@ -198,23 +202,23 @@ def _drawing_in_all_processes():
 
 
 class LabelMapsHook(Hook):
-    """Has metrics of segmentors keep label maps under names that differ.
+    """Save the label maps of a segmentor under unique names.
 
     Args:
-        folder (str | None): Where they go; None for the ``output_dir`` that
-            metrics have, if any. Default: None.
+        folder (str | None): Folder to write to. None for ``output_dir`` of
+            the metrics, if they have one. Default: None.
     """
 
-    def __init__(self, folder=None):
+    def __init__(self, folder: str | None = None):
         self.folder = folder
 
     def before_test(self, runner):
-        """Find what keeps label maps."""
+        """Find or add the metric that writes label maps."""
         evaluator = runner.test_evaluator
         keeping = [one for one in evaluator.metrics
                    if hasattr(one, 'output_dir')]
         if self.folder:
-            _make_folder(self.folder, '--out')
+            _make_folder(self.folder, '--out-dir')
             if not keeping:
                 from mmseg.evaluation import IoUMetric
 
@@ -222,7 +226,7 @@ class LabelMapsHook(Hook):
                 keeping[0].dataset_meta = evaluator.dataset_meta
                 evaluator.metrics += keeping
             keeping[0].output_dir = self.folder
-            # CityscapesMetric removes them otherwise.
+            # CityscapesMetric deletes them otherwise.
             keeping[0].keep_results = True
         keeping = [one for one in keeping if one.output_dir]
         if keeping:
@@ -232,7 +236,7 @@ class LabelMapsHook(Hook):
 
 
 def _name_label_maps(metric, names):
-    """Have a metric name label maps as given, with their folders."""
+    """Make a metric write label maps under given names, with folders."""
     folder, process = metric.output_dir, metric.process
 
     def process_one_by_one(data_batch, data_samples):
@@ -242,7 +246,7 @@ def _name_label_maps(metric, names):
                 name = osp.splitext(osp.basename(sample['img_path']))[0]
             metric.output_dir = osp.dirname(osp.join(folder, name))
             os.makedirs(metric.output_dir, exist_ok=True)
-            # What mm cuts off is the suffix.
+            # mm cuts the suffix off.
             process(data_batch, [dict(sample, img_path=f'{name}.png')])
         metric.output_dir = folder
 
@@ -250,23 +254,23 @@ def _name_label_maps(metric, names):
 
 
 class DumpHook(Hook):
-    """Keeps the predictions of a detector or a classifier.
+    """Save the predictions of a detector or a classifier as a pickle.
 
     Args:
-        path (str): File that they go into.
+        path (str): File to write.
         scope (str): 'mmdet' or 'mmpretrain'.
     """
 
-    def __init__(self, path, scope):
+    def __init__(self, path: str, scope: str):
         self.path, self.scope = path, scope
 
     def before_test(self, runner):
-        """Add the metric that keeps them."""
+        """Add the metric that saves them."""
         evaluator = runner.test_evaluator
         if type(evaluator).evaluate is not Evaluator.evaluate:
             raise UserError(
-                f'--out: {type(evaluator).__name__} passes over metrics that '
-                'are added: make test_evaluator a metric or a list of them')
+                f'--out: {type(evaluator).__name__} ignores metrics that are '
+                'added: make test_evaluator a metric or a list of metrics')
         if self.scope == 'mmdet':
             from mmdet.evaluation import DumpDetResults as DumpResults
         else:

@@ -1,27 +1,33 @@
-"""The parts of a config's model that can be exported."""
+"""The parts of a model that can be exported.
+
+This module needs torch alone. mm is imported only for a whole model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
-from ..backbones import CycleNet
 from ..backbones.weights import load_pretrained
-from ..engine.mm_checkpoints import check_fit, read_whole
-from ..errors import CheckpointError, UserError, describe
+from ..errors import CheckpointError, UserError
+from .models import build_backbone, build_model, is_backbone_alone
 
 PARTS = ('backbone', 'neck', 'whole')
 
 
 class Part(nn.Module):
-    """A part of a model, from normalised images to tensors.
+    """A part of a model, from normalized images to tensors.
 
     Args:
         model (nn.Module): Backbone, classifier, detector or segmentor.
-        part (str): 'backbone', 'neck' (with what is before it) or 'whole':
-            logits of a classifier; of a segmentor, at the size of the
-            image; of a detector like RetinaNet what its head gives.
+        part (str): 'backbone', 'neck' (with the backbone before it) or
+            'whole': the logits of a classifier; the logits of a segmentor
+            at the size of the image; the outputs of the head of a detector
+            like RetinaNet.
 
     Inputs:
         image (Tensor): (B, C, H, W).
@@ -30,7 +36,7 @@ class Part(nn.Module):
         UserError: The model has no such part, or it cannot be exported.
     """
 
-    def __init__(self, model, part):
+    def __init__(self, model: nn.Module, part: str):
         super().__init__()
         self.model = model
         if part == 'neck' and getattr(model, 'neck', None) is None:
@@ -45,12 +51,13 @@ class Part(nn.Module):
         else:
             self._run, self._name = _find_head(model)
 
-    def forward(self, image):
+    def forward(self, image: torch.Tensor) -> Any:
+        """Return the outputs of the part."""
         return self._run(self.model, image)
 
     @torch.no_grad()
-    def outputs(self, image):
-        """Shapes of the outputs for an image, by the outputs' names."""
+    def outputs(self, image: torch.Tensor) -> dict[str, tuple]:
+        """Return the shapes of the outputs for an image, by their names."""
         tensors = [one for kind in _as_list(self(image))
                    for one in _as_list(kind)]
         return {self._name(i): tuple(one.shape)
@@ -70,14 +77,14 @@ def _is_classifier(model):
 
 
 def _find_head(model):
-    """What the whole model computes, and the names of its outputs."""
+    """Return the function of the whole model, and its outputs' names."""
     kind, head = type(model).__name__, getattr(model, 'bbox_head', None)
     if hasattr(model, 'roi_head'):
         raise UserError(
-            f'--part whole: of a {kind} the heads are not exported, as what '
-            'they compute depends on the boxes found before: give --part '
+            f'--part whole: the heads of a {kind} are not exported, since '
+            'they depend on the boxes that are found first: give --part '
             'neck')
-    # Not what gives other things than scores and boxes, masks or points.
+    # Other heads have other outputs, such as masks or points.
     if hasattr(head, 'prior_generator') and hasattr(head, 'bbox_coder') and (
             not hasattr(model, 'mask_head')):
         levels = len(head.prior_generator.strides)
@@ -86,7 +93,7 @@ def _find_head(model):
     if hasattr(getattr(model, 'decode_head', None), 'align_corners'):
         return _segment, _logits
     raise UserError(
-        f'--part whole: of a {kind} the heads are not exported, but those '
+        f'--part whole: the heads of a {kind} are not exported, only those '
         'of segmentors and of detectors like RetinaNet: give --part neck or '
         '--part backbone')
 
@@ -114,67 +121,62 @@ def _segment(model, image):
 
 
 class Normalized(nn.Module):
-    """A network on images of 0 to 255.
+    """A network with the normalization before it.
 
     Args:
-        module (nn.Module): Takes normalised images.
-        mean (Sequence[float]): One a channel.
-        std (Sequence[float]): One a channel.
+        module (nn.Module): Takes normalized images.
+        mean (Sequence[float]): One value per channel.
+        std (Sequence[float]): One value per channel.
 
     Inputs:
-        image (Tensor): (B, C, H, W), of 0 to 255.
+        image (Tensor): (B, C, H, W), values of 0 to 255.
     """
 
-    def __init__(self, module, mean, std):
+    def __init__(self, module: nn.Module, mean: Sequence[float],
+                 std: Sequence[float]):
         super().__init__()
         self.module = module
         for name, values in (('mean', mean), ('std', std)):
             self.register_buffer(name, torch.tensor(
                 values, dtype=torch.float32).view(-1, 1, 1))
 
-    def forward(self, image):
+    def forward(self, image: torch.Tensor) -> Any:
+        """Return the network's outputs for the normalized images."""
         return self.module((image - self.mean) / self.std)
 
 
-def build_part(cfg, checkpoint, part, trusted=False):
-    """Build a config's model, load its weights, and take a part.
+def build_part(cfg: Any, checkpoint: str | None, part: str,
+               trusted: bool = False) -> Part:
+    """Build the model of a config, load its weights, and take a part.
 
     Args:
-        cfg (Config): Of a detector, a segmentor or a classifier; changed in
-            place.
-        checkpoint (str | None): Of the whole model; for the backbone or a
-            classifier any file of weights. None leaves them at random.
+        cfg (Config | dict): Of an arch, a detector, a segmentor or a
+            classifier; changed in place.
+        checkpoint (str | None): Checkpoint of the whole model; for the
+            backbone or a classifier any file of weights. None leaves the
+            weights random.
         part (str): One of :data:`PARTS`.
         trusted (bool): Whether code in the checkpoint may be run.
             Default: False.
 
     Returns:
-        Part: To be evaluated.
+        Part: In eval mode.
 
     Raises:
         UserError: The model cannot be built, has no such part, or it cannot
             be exported.
         CheckpointError: The checkpoint cannot be read or does not fit.
     """
-    if cfg.model.get('backbone') is None:
-        raise UserError('the model of the config has no backbone')
-    cfg.model.backbone.init_cfg = None
-    scope = cfg.get('default_scope') or 'mmengine'
-    # A classifier is a backbone whose mm head has no parameters.
-    alone = part == 'backbone' or scope in ('mmengine', 'mmpretrain')
-    init_default_scope(scope)
-    try:
-        model = MODELS.build(cfg.model.backbone if alone else cfg.model)
-    except Exception as error:  # of the model: the user's own Python
-        raise UserError(
-            f'the model cannot be built: {describe(error)}') from error
-    if alone and not isinstance(model, CycleNet):
-        raise UserError(f'the backbone is a {type(model).__name__}, and '
-                        'alone only a CycleNet is exported')
-    if alone and part == 'whole' and not _is_classifier(model):
-        raise UserError('--part whole: the backbone has no classifier in it '
-                        '(fork_feat=False): give --part backbone')
-    model = revert_sync_batchnorm(model).eval()
+    alone = part == 'backbone' or is_backbone_alone(cfg)
+    if alone:
+        model = build_backbone(cfg)
+        if part == 'whole' and not _is_classifier(model):
+            raise UserError('--part whole: the backbone has no classifier, '
+                            'which fork_feat=False adds: give --part backbone')
+    else:
+        if cfg['model'].get('backbone'):
+            cfg['model']['backbone']['init_cfg'] = None
+        model = build_model(cfg)
     chosen = Part(model, part)
     if checkpoint is None:
         return chosen
@@ -182,10 +184,12 @@ def build_part(cfg, checkpoint, part, trusted=False):
         report = load_pretrained(model, checkpoint, trusted=trusted)
         if any(key.startswith('head.') for key in report.kept):
             raise CheckpointError(
-                f'{checkpoint} has no classifier, and its logits are to be '
-                'exported: give --part backbone')
+                f'{checkpoint} has no classifier, whose logits are exported: '
+                'give --part backbone')
         return chosen
-    state = read_whole(checkpoint, cfg.model, trusted)['state_dict']
+    from ..engine.mm_checkpoints import check_fit, read_whole
+
+    state = read_whole(checkpoint, cfg['model'], trusted)['state_dict']
     check_fit(model, state, checkpoint)
     model.load_state_dict({key: state[key] for key in model.state_dict()})
     return chosen
