@@ -32,6 +32,10 @@ class NotCycleNetError(CheckpointError):
     """A checkpoint has tensors, but no CycleNet."""
 
 
+class MismatchError(CheckpointError):
+    """Tensors do not fit the network. The message does not name the file."""
+
+
 class BackendUnavailable(UserError, RuntimeError):
     """The requested backend cannot run here. The message says why."""
 
@@ -52,6 +56,11 @@ def one_line(text: str) -> str:
     return ''.join(
         c if c.isprintable() else c.encode('unicode_escape').decode()
         for c in text)
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of the message of an exception."""
+    return f'{error}'.strip().partition('\n')[0].rstrip()
 
 
 def describe(error: Exception) -> str:

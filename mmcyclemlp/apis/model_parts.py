@@ -8,7 +8,8 @@ from torch import nn
 
 from ..backbones import CycleNet
 from ..backbones.weights import load_pretrained
-from ..engine.mm_checkpoints import check_fit, read_whole
+from ..engine.config_nodes import is_classifier
+from ..engine.mm_checkpoints import check_fit, read_whole_model
 from ..errors import CheckpointError, UserError, describe
 
 PARTS = ('backbone', 'neck', 'whole')
@@ -37,10 +38,10 @@ class Part(nn.Module):
             raise UserError('--part neck: the model has no neck')
         if part == 'neck':
             self._run, self._name = _maps, 'level{}'.format
-        elif part == 'backbone' or _is_classifier(model):
+        elif part == 'backbone' or is_classifier(model):
             self._run = _backbone
             self._name = (
-                _logits if _is_classifier(model)
+                _logits if is_classifier(model)
                 else lambda i: f'stage{_body(model).out_indices[i] + 1}')
         else:
             self._run, self._name = _find_head(model)
@@ -63,10 +64,6 @@ def _as_list(outputs):
 
 def _body(model):
     return getattr(model, 'backbone', model)
-
-
-def _is_classifier(model):
-    return getattr(_body(model), 'fork_feat', True) is False
 
 
 def _find_head(model):
@@ -171,7 +168,7 @@ def build_part(cfg, checkpoint, part, trusted=False):
     if alone and not isinstance(model, CycleNet):
         raise UserError(f'the backbone is a {type(model).__name__}, and '
                         'alone only a CycleNet is exported')
-    if alone and part == 'whole' and not _is_classifier(model):
+    if alone and part == 'whole' and not is_classifier(model):
         raise UserError('--part whole: the backbone has no classifier in it '
                         '(fork_feat=False): give --part backbone')
     model = revert_sync_batchnorm(model).eval()
@@ -185,7 +182,8 @@ def build_part(cfg, checkpoint, part, trusted=False):
                 f'{checkpoint} has no classifier, and its logits are to be '
                 'exported: give --part backbone')
         return chosen
-    state = read_whole(checkpoint, cfg.model, trusted)['state_dict']
+    state = read_whole_model(
+        checkpoint, cfg.model, trusted)['state_dict']
     check_fit(model, state, checkpoint)
     model.load_state_dict({key: state[key] for key in model.state_dict()})
     return chosen

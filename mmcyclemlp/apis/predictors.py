@@ -12,8 +12,13 @@ from mmengine.registry import MODELS, VISUALIZERS, init_default_scope
 from ..backbones.cyclenet import CycleNet
 from ..backbones.weights import adapt_state_dict, find_state_dict
 from ..engine.config import read_config
-from ..engine.mm_checkpoints import check_fit, naming, read, read_whole
-from ..errors import UserError, describe
+from ..engine.mm_checkpoints import (
+    check_fit,
+    name_mismatch,
+    read,
+    read_whole_model,
+)
+from ..errors import UserError, describe, first_line
 from .drawing import name_areas, names_and_colors, to_picture
 from .media import UnreadableError
 from .pipeline import Loaded, TestPipeline
@@ -73,13 +78,13 @@ def build_predictor(cfg, checkpoint, device=None, classes=None, palette=None,
     init_default_scope(scope)
     pipeline = TestPipeline(cfg)
     device = find_device(device)
-    content = read_whole(checkpoint, cfg.model, trusted)
+    content = read_whole_model(checkpoint, cfg.model, trusted)
     before = cfg.get('data_preprocessor')
     if before and scope == 'mmpretrain':
         # It has it beside the model.
         cfg.model.setdefault('data_preprocessor', before)
     try:
-        with naming(checkpoint):
+        with name_mismatch(checkpoint):
             model = revert_sync_batchnorm(MODELS.build(cfg.model))
     except Exception as error:  # of the model: the user's own Python
         raise UserError(
@@ -110,7 +115,7 @@ def find_device(name=None):
     try:
         torch.zeros(1, device=name).item()
     except Exception as error:  # of many kinds
-        reason = f'{error}'.partition('\n')[0].rstrip('.')
+        reason = first_line(error).rstrip('.')
         raise UserError(f'--device {name}: {reason}; it can be cpu'
                         + (', cuda or cuda:NUMBER' if torch.cuda.is_available()
                            else ', and there is no GPU')) from error
@@ -346,7 +351,7 @@ def build_backbone(name, weights=None, options=None, trusted=False):
         mean = before.get('mean') or [0.]
         std = before.get('std') or [1.]
     if state:
-        with naming(weights):
+        with name_mismatch(weights):
             adapt_state_dict(state, model)
             # Not strict, as output norms may stay.
             model.load_state_dict(state, strict=False)

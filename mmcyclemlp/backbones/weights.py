@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 
 from ..checkpoint_files import read_checkpoint
-from ..errors import CheckpointError, NotCycleNetError
+from ..errors import CheckpointError, MismatchError, NotCycleNetError
 from .account import LoadReport, account_for, is_head, is_out_norm
 from .arch import TURNED, is_turned, recognize_arch, same_arch
 
@@ -29,11 +29,14 @@ class FoundBackbone(NamedTuple):
         layout (str): In which layout they were.
         beside (list[str]): What was not taken: entries beside the state
             dict, and parts of the model with their number of tensors.
+        prefix (str): Prefix of the keys in the checkpoint, such as
+            'backbone.'; empty if the checkpoint is of a backbone alone.
     """
 
     tensors: dict
     layout: str
     beside: list
+    prefix: str
 
 
 def find_state_dict(checkpoint, prefix=None):
@@ -124,7 +127,7 @@ def find_backbone(checkpoint, prefix=None, entry=None):
         layout += ", Swin's naming (layers.i as network.2i)"
     if prefix:
         layout += f', prefix {prefix!r}'
-    return FoundBackbone(own, layout, beside)
+    return FoundBackbone(own, layout, beside, prefix)
 
 
 def _plain_dict(mapping):
@@ -191,7 +194,7 @@ def adapt_state_dict(state, model):
         tuple[dict, LoadReport]: Tensors the network takes, and the account.
 
     Raises:
-        CheckpointError: A key is missing, unexpected or of another shape,
+        MismatchError: A key is missing, unexpected or of another shape,
             or an offset is not the formula's; names keys and remedy.
     """
     for key, value in state.items():
@@ -202,7 +205,7 @@ def adapt_state_dict(state, model):
                 'in it')
     account = account_for(state, model)
     if account.misfits:
-        raise CheckpointError(_misfit(account, state, model))
+        raise MismatchError(_misfit(account, state, model))
     return account.adapted, LoadReport(
         sorted(account.adapted), sorted(account.dropped), account.kept)
 

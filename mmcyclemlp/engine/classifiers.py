@@ -5,16 +5,15 @@ Imported by those configs alone: detectors and segmentors do without it.
 
 from mmengine.model import BaseTTAModel
 
-from ..errors import UserError
+from ..errors import UserError, first_line
 
 try:
     from mmpretrain.engine import EMAHook
     from mmpretrain.models import ClsHead
     from mmpretrain.registry import HOOKS, MODELS
 except Exception as error:  # also what a torchvision of another torch does
-    reason = str(error).split('\n')[0]
     raise UserError(
-        f'classifiers need mmpretrain and torchvision ({reason}): '
+        f'classifiers need mmpretrain and torchvision ({first_line(error)}): '
         "pip install -e '.[pretrain]' beside OneDL's libraries, "
         "'.[openmmlab-pretrain]' beside OpenMMLab's") from error
 

@@ -7,8 +7,7 @@ from mmengine.config import Config
 from mmengine.registry import LOOPS
 from mmengine.runner import EpochBasedTrainLoop
 
-from mmcyclemlp.engine import config_checks as config_shape
-from mmcyclemlp.engine import runner as launch
+from mmcyclemlp.engine import config_checks
 from mmcyclemlp.engine.config_checks import check_config
 from mmcyclemlp.errors import UserError
 
@@ -122,32 +121,9 @@ def test_an_old_config(action, missing):
 
 def test_old_keys_that_are_left_are_named(monkeypatch):
     said = []
-    monkeypatch.setattr(config_shape, 'print_log',
+    monkeypatch.setattr(config_checks, 'print_log',
                         lambda text, *args: said.append(text))
     check_config(config(lr_config=dict(policy='step'),
                        optimizer=dict(type='SGD')), 'train')
     assert said == ['mine.py: lr_config is of mmdet 2.x or mmseg 0.x and is '
                     'ignored: use param_scheduler']
-
-
-def test_trust_reaches_networks_inside_others(monkeypatch):
-    inner = dict(type='CycleMLP_B1_feat', init_cfg=dict(checkpoint='a.pth'))
-    cfg = Config(dict(model=dict(
-        type='SoftTeacher', detector=dict(type='RetinaNet', backbone=inner),
-        others=[dict(type='CycleNet', init_cfg=None)]), default_scope='none'))
-    monkeypatch.setattr(launch, 'read_safely', lambda *args: None)
-    monkeypatch.setattr(launch, '_make_resumable', lambda *args: None)
-    with pytest.raises(UserError):
-        launch.build_runner(cfg, trusted=True)
-    assert cfg.model.detector.backbone.init_cfg.trusted is True
-    assert cfg.model.others[0].init_cfg is None
-
-
-def test_a_backbone_file_reaches_a_network_inside_another(monkeypatch):
-    monkeypatch.setattr(launch, 'read', lambda *args: {})
-    monkeypatch.setattr(launch, 'find_state_dict', lambda _: ({}, 'bare'))
-    cfg = Config(dict(load_from='a.pth', model=dict(
-        type='SoftTeacher', detector=dict(backbone=dict(type='CycleNet')))))
-    launch.use_backbone_file(cfg)
-    assert cfg.model.detector.backbone.init_cfg.checkpoint == 'a.pth'
-    assert cfg.load_from is None

@@ -7,8 +7,8 @@ from mmengine.config import Config
 from mmengine.optim import OptimWrapper
 from mmengine.registry import PARAM_SCHEDULERS
 
-from mmcyclemlp.engine.config import resume_from
 from mmcyclemlp.engine.hooks import resume
+from mmcyclemlp.engine.load_from import resume_from
 from mmcyclemlp.engine.runner import build_runner, start
 from mmcyclemlp.errors import CheckpointError, UserError
 
