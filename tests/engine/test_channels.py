@@ -1,4 +1,4 @@
-"""Necks and heads are held to the maps of the backbone."""
+"""Compare necks and heads with the feature maps of the backbone."""
 
 import pytest
 from torch import nn
@@ -36,8 +36,8 @@ def test_neck():
     with pytest.raises(UserError) as caught:
         check_channels(with_neck([64, 128, 320, 512], out_indices=(1, 2, 3)))
     assert str(caught.value) == (
-        'model.neck.in_channels is [64, 128, 320, 512], and the backbone '
-        '(out_indices [1, 2, 3]) gives [128, 320, 512]')
+        'model.neck.in_channels is [64, 128, 320, 512], but the backbone '
+        '(out_indices [1, 2, 3]) returns maps of [128, 320, 512] channels')
     with pytest.raises(UserError, match='in_channels'):
         check_channels(with_neck([96, 192, 384, 768]))
 

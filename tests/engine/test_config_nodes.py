@@ -1,9 +1,9 @@
 """Look up types, parts of models and data sets in a config."""
 
 import pytest
-from mmengine.dataset import ConcatDataset
 from mmengine.registry import MODELS
 from torch import nn
+from torch.utils.data import ConcatDataset
 
 from mmcyclemlp import CycleNet
 from mmcyclemlp.engine import config_nodes

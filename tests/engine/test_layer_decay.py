@@ -115,7 +115,7 @@ def test_a_rate_that_is_none(rate):
 def test_a_backbone_without_layers():
     with pytest.raises(UserError, match='get_layer_depth.*a Conv2d'):
         optimizer(Detector(nn.Conv2d(3, 3, 1)), layer_decay_rate=.8)
-    with pytest.raises(UserError, match='that of Linear is missing'):
+    with pytest.raises(UserError, match='Linear has no backbone'):
         optimizer(nn.Linear(3, 3), layer_decay_rate=.8)
 
 

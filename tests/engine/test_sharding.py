@@ -1,4 +1,4 @@
-"""FSDP on two processes, held to training without it."""
+"""Compare FSDP in two processes with training without it."""
 
 import pytest
 import torch
@@ -45,7 +45,7 @@ def read(path):
 
 
 def test_an_auto_wrap_policy_is_refused():
-    with pytest.raises(UserError, match='leave auto_wrap_policy'):
+    with pytest.raises(UserError, match='remove auto_wrap_policy'):
         WholeFSDPStrategy(model_wrapper=dict(auto_wrap_policy='by size'))
 
 
@@ -85,8 +85,8 @@ def test_resumed_from_either_and_evaluated(
         (tmp_path / work / 'iter_3.pth').stat().st_size
         for work in ('own', 'plain'))
     assert size < 1.1 * plain_size
-    # A checkpoint as any other, for one process and mm's usual runner.
+    # One process and mm's usual runner read the checkpoint too.
     assert run_command(
-        root / 'tools' / 'test.py', tmp_path / 'upernet.py',
-        tmp_path / 'own' / 'iter_3.pth', '--work-dir', tmp_path / 'test') == 0
+        'test', tmp_path / 'upernet.py', tmp_path / 'own' / 'iter_3.pth',
+        '--work-dir', tmp_path / 'test') == 0
     assert 'mIoU: ' in ''.join(capfd.readouterr())

@@ -178,5 +178,5 @@ def test_another_optimizer_is_refused_or_new(run):
     with pytest.raises(UserError, match='of another optimizer'):
         run(2, resumed=True, optimizer=other)
     said, rates = run(2, resumed=True, optimizer=other, resume_with='config')
-    assert 'the optimizer begins without momentum' in said
+    assert 'the optimizer starts without momentum' in said
     assert rates == pytest.approx([5e-4] * 4)
