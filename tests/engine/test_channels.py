@@ -61,13 +61,13 @@ def test_heads(name, right, wrong):
             check_channels(with_heads(name, *heads))
 
 
-def test_index_past_the_maps():
+def test_reports_an_index_past_the_maps():
     with pytest.raises(UserError, match='in_index 4 is past the 4 maps'):
         check_channels(with_heads(
             'decode_head', dict(in_index=4, in_channels=512)))
 
 
-def test_other_models_are_left_alone():
+def test_skips_other_models():
     check_channels(CycleNet('b1', fork_feat=False))
     check_channels(nn.ModuleDict(dict(
         backbone=nn.Identity(), neck=nn.Identity())))

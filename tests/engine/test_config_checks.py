@@ -1,4 +1,4 @@
-"""What a config lacks, told before it is used."""
+"""Check that a config has what a command needs."""
 
 import copy
 
@@ -47,14 +47,14 @@ def error_of(action='train', **changes):
     dict(train_cfg=dict(type='MineLoop')),
     dict(train_cfg=dict(type=EpochBasedTrainLoop, max_epochs=1),
          default_hooks=dict(timer=None))], ids=repr)
-def test_what_mm_runs_passes(changes, monkeypatch):
+def test_accepts_what_mm_runs(changes, monkeypatch):
     for name in ('MineLoop', 'MultiValLoop'):
         monkeypatch.setitem(LOOPS.module_dict, name, EpochBasedTrainLoop)
     for action in ('train', 'test', 'check'):
         check_config(config(**changes), action)
 
 
-def test_what_only_training_needs_is_not_asked_of_a_test():
+def test_a_test_needs_no_training_keys():
     part = dict(train_dataloader=None, train_cfg=None, optim_wrapper=None)
     check_config(config(**part), 'test')
     assert error_of(**part) == (
@@ -62,7 +62,7 @@ def test_what_only_training_needs_is_not_asked_of_a_test():
         'add them')
 
 
-def test_mistakes_are_reported_together():
+def test_reports_all_mistakes_together():
     assert error_of(model='absent', train_cfg=None, train_dataloader=dict(
         dataset=[])) == (
             'model is missing: add model=dict(type=...); train_cfg is '
@@ -119,7 +119,7 @@ def test_an_old_config(action, missing):
     assert str(caught.value).startswith(f'mine.py: {missing}')
 
 
-def test_old_keys_that_are_left_are_named(monkeypatch):
+def test_logs_old_keys_that_are_ignored(monkeypatch):
     said = []
     monkeypatch.setattr(config_checks, 'print_log',
                         lambda text, *args: said.append(text))

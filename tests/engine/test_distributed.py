@@ -123,13 +123,13 @@ def test_steps(case, result):
 
 
 @pytest.mark.parametrize('case', UNUSED, ids=name_of)
-def test_a_parameter_without_gradient_is_not_passed_over(case, result):
+def test_detects_a_parameter_without_gradient(case, result):
     # So the steps above have shown that there is none.
     assert 'parameters that were not used' in result('take_steps', case)
 
 
 @pytest.mark.parametrize('case', GRADIENTS, ids=name_of)
-def test_gradients_are_those_of_one_process(case, result):
+def test_gradients_equal_those_of_one_process(case, result):
     # UperNet's losses are means over all pixels, so two ranks with as many
     # images each are one process with all. Those of the detectors are
     # divided by the number of positive anchors or RoIs in the rank's own
@@ -145,7 +145,7 @@ def test_gradients_are_those_of_one_process(case, result):
 
 
 @pytest.mark.parametrize('case', BACKBONES, ids=name_of)
-def test_backbone_gradients_are_those_of_one_process(case, result):
+def test_backbone_gradients_equal_those_of_one_process(case, result):
     got = result('compare_backbone_gradients', case)
     assert isinstance(got, float), got
     assert got < 1e-11

@@ -44,12 +44,12 @@ def read(path):
     return checkpoint['state_dict'], [optimizer['state'][k] for k in keys]
 
 
-def test_an_auto_wrap_policy_is_refused():
+def test_refuses_an_auto_wrap_policy():
     with pytest.raises(UserError, match='remove auto_wrap_policy'):
         WholeFSDPStrategy(model_wrapper=dict(auto_wrap_policy='by size'))
 
 
-def test_resumed_from_either_and_evaluated(
+def test_resumes_and_evaluates(
         run_python, root, drawn_data, tmp_path, capfd):
     pytest.importorskip('mmseg')
     try:

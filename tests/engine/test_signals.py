@@ -1,6 +1,6 @@
-"""What a process that listens to signals forks and starts can be ended.
+"""Handle signals in the main process only.
 
-Each script runs in a process group of its own, for it signals the group.
+Each script signals its process group, so it runs in its own.
 """
 
 import os
@@ -212,7 +212,7 @@ if __name__ == '__main__':
     assert log.split() == ['exit']
 
 
-def test_handlers_that_are_not_ours_stay(run_script):
+def test_keeps_handlers_of_others(run_script):
     run_script("""
 def theirs(number, frame):
     pass

@@ -18,7 +18,7 @@ class MoreChannels:
 
 
 @pytest.mark.parametrize('head', ['decode_head', 'auxiliary_head'])
-def test_weights_of_other_classes(head, make_cfg, tmp_path, error_of):
+def test_class_weights_of_other_classes(head, make_cfg, tmp_path, error_of):
     cfg = make_cfg('upernet')
     cfg.model[head].loss_decode = dict(
         type='CrossEntropyLoss', class_weight=[1.] * 5)
@@ -40,7 +40,7 @@ def test_batch_norm_of_one_image(make_cfg, error_of):
     assert 'set train_dataloader.batch_size to 2 or more (' in text
 
 
-def test_labels_that_have_no_output(make_cfg, error_of):
+def test_labels_without_output(make_cfg, error_of):
     cfg = make_cfg('upernet')
     for head in (cfg.model.decode_head, cfg.model.auxiliary_head):
         head.num_classes = 2
@@ -52,7 +52,7 @@ def test_labels_that_have_no_output(make_cfg, error_of):
 @pytest.mark.parametrize('batch_size, says', [
     (1, 'returns no inputs'),
     (8, 'ends in PhotoMetricDistortion')])  # of which none is a batch
-def test_a_pipeline_that_packs_nothing(batch_size, says, make_cfg, error_of):
+def test_a_pipeline_without_packing(batch_size, says, make_cfg, error_of):
     cfg = make_cfg('retinanet')
     cfg.train_dataloader.batch_size = batch_size
     cfg.train_dataloader.dataset.pipeline.pop()
@@ -61,7 +61,7 @@ def test_a_pipeline_that_packs_nothing(batch_size, says, make_cfg, error_of):
         'such as PackDetInputs')
 
 
-def test_means_of_other_channels(make_cfg, error_of):
+def test_mean_of_other_channels(make_cfg, error_of):
     cfg = make_cfg('upernet')
     cfg.train_dataloader.dataset.pipeline.insert(
         -1, dict(type='MoreChannels'))
@@ -94,7 +94,7 @@ def test_in_channels_that_do_not_fit(name, option, make_cfg, error_of):
     assert f': make model.{option}.in_channels equal to the ' in text
 
 
-def test_masks_that_are_not_loaded(make_cfg, error_of):
+def test_masks_not_loaded(make_cfg, error_of):
     cfg = make_cfg('mask_rcnn')
     for step in cfg.train_dataloader.dataset.pipeline:
         if step.type == 'LoadAnnotations':

@@ -1,3 +1,5 @@
+"""Save complete checkpoints, and resume from them."""
+
 import os
 import subprocess
 from itertools import count
@@ -68,8 +70,8 @@ def fill(folder, left):
 
 
 @pytest.mark.soak
-def test_full_disk_at_every_write(make_runner, small_disk, rounds,
-                                  record_property):
+def test_full_disk_at_every_write(
+        make_runner, small_disk, rounds, record_property):
     work = small_disk / 'work'
     runner, hook = make_runner(work, max_keep_ckpts=1)
     runner.train()
@@ -99,8 +101,8 @@ def test_full_disk_at_every_write(make_runner, small_disk, rounds,
     record_property('writes refused', refused)
 
 
-def test_old_one_is_there_until_the_new_one_was_read(make_runner, tmp_path,
-                                                     monkeypatch):
+def test_keeps_the_old_checkpoint_until_the_new_one_is_read(
+        make_runner, tmp_path, monkeypatch):
     seen = []
     put = WholeFiles.put
 
@@ -124,9 +126,8 @@ def test_old_one_is_there_until_the_new_one_was_read(make_runner, tmp_path,
         'epoch_3.pth']
 
 
-def test_best_one_is_there_until_the_better_one_was_read(make_runner,
-                                                         tmp_path,
-                                                         monkeypatch):
+def test_keeps_the_best_checkpoint_until_a_better_one_is_read(
+        make_runner, tmp_path, monkeypatch):
     runner, hook = make_runner()
     runner.train()
     hook.save_best, work = ['mAP'], tmp_path / 'work'
@@ -152,7 +153,7 @@ def test_best_one_is_there_until_the_better_one_was_read(make_runner,
     assert hook.best_ckpt_path == str(work / 'best_mAP_epoch_2.pth')
 
 
-def test_what_a_kill_left_is_cleared(make_runner, tmp_path):
+def test_removes_partial_files_of_a_killed_run(make_runner, tmp_path):
     runner, _ = make_runner(epochs=1, max_keep_ckpts=1)
     runner.train()
     work = tmp_path / 'work'
@@ -178,7 +179,7 @@ class StopAfterAnEpoch(Hook):
         runner.train_loop.stop_training = True
 
 
-def test_gradients_that_are_being_accumulated_go_on(make_runner, tmp_path):
+def test_resumes_accumulated_gradients(make_runner, tmp_path):
     def run(work, *hooks, **more):
         runner, _ = make_runner(tmp_path / work, 3, **more)
         # Of two batches an epoch.
@@ -196,8 +197,8 @@ def test_gradients_that_are_being_accumulated_go_on(make_runner, tmp_path):
     assert all(torch.equal(whole[key], parts[key]) for key in whole)
 
 
-def test_another_number_of_batches_is_refused_within_an_epoch(make_runner,
-                                                              tmp_path):
+def test_refuses_another_number_of_batches_within_an_epoch(
+        make_runner, tmp_path):
     runner, hook = make_runner()
     runner.train()
     path = tmp_path / 'work' / 'epoch_1.pth'
@@ -209,7 +210,7 @@ def test_another_number_of_batches_is_refused_within_an_epoch(make_runner,
         runner.train()
 
 
-def test_a_checkpoint_of_mm_alone_goes_on(make_runner, tmp_path, capsys):
+def test_resumes_a_checkpoint_of_mm(make_runner, tmp_path, capsys):
     runner, _ = make_runner()
     runner.train()
     path = tmp_path / 'work' / 'epoch_1.pth'

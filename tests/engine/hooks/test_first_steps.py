@@ -50,8 +50,8 @@ class CountingMetric(BaseMetric):
 
 @pytest.mark.parametrize('drop_last, check', [
     (False, 'error'), (False, 'warn'), (True, 'error')])
-def test_a_last_batch_of_one_image(drop_last, check, make_cfg, monkeypatch,
-                                   error_of):
+def test_reports_a_last_batch_of_one_image(
+        drop_last, check, make_cfg, monkeypatch, error_of):
     said = []
     monkeypatch.setattr(first_steps, 'print_log',
                         lambda text, *args: said.append(text))
@@ -75,7 +75,7 @@ def test_a_last_batch_of_one_image(drop_last, check, make_cfg, monkeypatch,
 
 
 @pytest.mark.parametrize('workers', [0, 2])
-def test_an_evaluator_that_fails(workers, make_cfg, error_of):
+def test_reports_a_failing_evaluator(workers, make_cfg, error_of):
     cfg = make_cfg('upernet')
     cfg.val_dataloader.num_workers = workers
     cfg.val_evaluator = dict(type='FailingMetric', method='process')
@@ -83,7 +83,7 @@ def test_an_evaluator_that_fails(workers, make_cfg, error_of):
         'val_evaluator, with the first validation batch, fails: KeyError: ')
 
 
-def test_a_metric_that_needs_all_batches_is_let_be(make_cfg):
+def test_skips_a_metric_that_needs_all_batches(make_cfg):
     cfg = make_cfg('upernet')
     cfg.val_evaluator = dict(type='FailingMetric', method='compute_metrics')
     runner = build_runner(cfg)
@@ -95,8 +95,7 @@ def test_a_metric_that_needs_all_batches_is_let_be(make_cfg):
 @pytest.mark.parametrize('name, wrong, right', [
     ('upernet', 'mIou', 'aAcc, mIoU, mAcc'),
     ('retinanet', 'bbox_mAP', 'coco/bbox_mAP, ')])
-def test_the_best_by_a_value_that_is_not_given(name, wrong, right, make_cfg,
-                                               error_of):
+def test_reports_an_unknown_save_best(name, wrong, right, make_cfg, error_of):
     cfg = make_cfg(name)
     cfg.default_hooks.checkpoint.save_best = wrong
     text = error_of(cfg)
@@ -106,7 +105,7 @@ def test_the_best_by_a_value_that_is_not_given(name, wrong, right, make_cfg,
 
 
 @pytest.mark.parametrize('name', ['upernet', 'retinanet'])
-def test_nothing_is_changed(name, make_cfg, capfd):
+def test_changes_nothing(name, make_cfg, capfd):
     cfg = make_cfg(name)
     cfg.val_evaluator = [cfg.val_evaluator, dict(type='CountingMetric')]
     runner = build_runner(cfg)
