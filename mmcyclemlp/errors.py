@@ -58,9 +58,9 @@ def one_line(text: str) -> str:
         for c in text)
 
 
-def first_line(error: Exception) -> str:
-    """Return the first line of the message of an exception."""
-    return f'{error}'.strip().partition('\n')[0].rstrip()
+def first_line(error: BaseException) -> str:
+    """Return the first line of an exception's message, or its type."""
+    return str(error).strip().split('\n')[0] or type(error).__name__
 
 
 def describe(error: Exception) -> str:

@@ -1,11 +1,16 @@
-"""Look up types, parts of models and data sets in a config."""
+"""Look up types, parts of models and data sets in a config.
+
+This module imports no mm library, so that commands that need only torch can
+use it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mmengine.registry import Registry
+if TYPE_CHECKING:
+    from mmengine.registry import Registry
 
 
 def name_of(kind: Any) -> str:
