@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 from numbers import Real
 
-from mmengine.logging import print_log
 from mmengine.optim import DefaultOptimWrapperConstructor
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from torch import nn
@@ -83,7 +81,6 @@ class LayerDecayConstructor(DefaultOptimWrapperConstructor):
         names = {parameter: name.replace('_fsdp_wrapped_module.', '')
                  for name, parameter in model.named_parameters()}
         groups = {}
-        rates = {}
         for group in params:
             parameter, = group.pop('params')
             name = names.pop(parameter, None)
@@ -93,15 +90,9 @@ class LayerDecayConstructor(DefaultOptimWrapperConstructor):
                     f'{tuple(parameter.shape)}: set bypass_duplicate=True '
                     'in paramwise_cfg')
             depth, number = model.backbone.get_layer_depth(name, 'backbone.')
-            scale = rate ** (number - 1 - depth)
-            rates[depth] = self.base_lr * scale
-            group['lr'] = group.get('lr', self.base_lr) * scale
+            group['lr'] = group.get('lr', self.base_lr) * (
+                rate ** (number - 1 - depth))
             key = repr(sorted(group.items()))
             groups.setdefault(key, dict(group, params=[]))
             groups[key]['params'].append(parameter)
         params[:] = groups.values()
-        print_log(
-            f'Learning rates by layer, from the stem: '
-            f'{", ".join(f"{rates[depth]:.3g}" for depth in sorted(rates))} '
-            f'({len(params)} parameter groups)', logger='current',
-            level=logging.DEBUG)

@@ -71,6 +71,7 @@ class StopHook(Hook):
             self._leave_evaluation(runner)
 
     def _evaluate(self, runner, evaluate, size):
+        """Evaluate; a signal may save and end the run at once."""
         self._evaluating = (self._group is None
                             or self._checkpoints.gather(runner))
         try:
