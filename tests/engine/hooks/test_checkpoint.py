@@ -37,9 +37,8 @@ def make_runner(root, drawn_data, tmp_path):
         # mm keeps those of one name.
         cfg.experiment_name = cfg.visualizer.name = os.urandom(4).hex()
         cfg.default_hooks.checkpoint.update(save_best=None, **checkpoint)
-        if resume:
-            resume_from(cfg)
-        runner = build_runner(cfg)
+        content = resume_from(cfg) if resume else None
+        runner = build_runner(cfg, checkpoint=content)
         return runner, next(hook for hook in runner.hooks
                             if isinstance(hook, WholeCheckpointHook))
 

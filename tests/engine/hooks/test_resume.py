@@ -95,9 +95,9 @@ def run(root, drawn_data, tmp_path, monkeypatch):
         cfg.default_hooks.checkpoint.pop('save_best')
         cfg.update(changes)
         cfg.merge_from_dict(dict(model=change_model or {}))
-        if resumed:
-            resume_from(cfg)
-        runner = build_runner(cfg, resume_with=resume_with)
+        content = resume_from(cfg) if resumed else None
+        runner = build_runner(cfg, resume_with=resume_with,
+                              checkpoint=content)
         inner = runner.call_hook
 
         def call_hook(name, **arguments):
