@@ -197,7 +197,7 @@ def _as_whole_model(checkpoint, filename):
             'parts of the model: train first, with the file as load_from, '
             'and give the checkpoint of that training')
     if not has_tensors:
-        raise CheckpointError(f'{filename} has no weights of a model')
+        raise CheckpointError(f'{filename} holds no weights of a model')
     return (checkpoint if 'state_dict' in checkpoint
             else {'state_dict': state})
 

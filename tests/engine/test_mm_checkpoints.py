@@ -123,8 +123,8 @@ def test_a_backbone_is_not_a_whole_model(tmp_path):
             (state, r'is a backbone alone \(bare state dict\), without'),
             ({'state_dict': mm}, r'is a backbone alone \(mm layout, prefix'),
             ({'backbone.w': torch.ones(1)}, 'is a backbone alone, without'),
-            ({'state_dict': {}}, 'has no weights of a model'),
-            ([], 'has no weights of a model')):
+            ({'state_dict': {}}, 'holds no weights of a model'),
+            ([], 'holds no weights of a model')):
         with pytest.raises(CheckpointError, match=message):
             read_whole_model(save(tmp_path, content), model)
     whole = dict(mm, head=torch.ones(1))

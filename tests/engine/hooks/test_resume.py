@@ -156,7 +156,7 @@ def test_uses_schedules_of_other_types(run):
 @pytest.mark.parametrize('change, says', [
     (dict(bbox_head=dict(stacked_convs=2)), 'lacks bbox_head.cls_convs.1.'),
     (dict(neck=dict(out_channels=24), bbox_head=dict(in_channels=24)),
-     'has, of another shape, neck.')])
+     'has another shape: neck.')])
 def test_refuses_another_model(change, says, resume_with, run):
     run(1)
     with pytest.raises(CheckpointError, match=says):
