@@ -32,6 +32,10 @@ class NotCycleNetError(CheckpointError):
     """A checkpoint has tensors, but no CycleNet."""
 
 
+class MismatchError(CheckpointError):
+    """Tensors do not fit the network. The message does not name the file."""
+
+
 class BackendUnavailable(UserError, RuntimeError):
     """The requested backend cannot run here. The message says why."""
 

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..backbones.weights import load_pretrained
+from ..engine.config_nodes import is_classifier
 from ..errors import CheckpointError, UserError
 from .models import build_backbone, build_model, is_backbone_alone
 
@@ -43,10 +44,10 @@ class Part(nn.Module):
             raise UserError('--part neck: the model has no neck')
         if part == 'neck':
             self._run, self._name = _maps, 'level{}'.format
-        elif part == 'backbone' or _is_classifier(model):
+        elif part == 'backbone' or is_classifier(model):
             self._run = _backbone
             self._name = (
-                _logits if _is_classifier(model)
+                _logits if is_classifier(model)
                 else lambda i: f'stage{_body(model).out_indices[i] + 1}')
         else:
             self._run, self._name = _find_head(model)
@@ -70,10 +71,6 @@ def _as_list(outputs):
 
 def _body(model):
     return getattr(model, 'backbone', model)
-
-
-def _is_classifier(model):
-    return getattr(_body(model), 'fork_feat', True) is False
 
 
 def _find_head(model):
@@ -170,7 +167,7 @@ def build_part(cfg: Any, checkpoint: str | None, part: str,
     alone = part == 'backbone' or is_backbone_alone(cfg)
     if alone:
         model = build_backbone(cfg)
-        if part == 'whole' and not _is_classifier(model):
+        if part == 'whole' and not is_classifier(model):
             raise UserError('--part whole: the backbone has no classifier, '
                             'which fork_feat=False adds: give --part backbone')
     else:
@@ -187,9 +184,9 @@ def build_part(cfg: Any, checkpoint: str | None, part: str,
                 f'{checkpoint} has no classifier, whose logits are exported: '
                 'give --part backbone')
         return chosen
-    from ..engine.mm_checkpoints import check_fit, read_whole
+    from ..engine.mm_checkpoints import check_fit, read_whole_model
 
-    state = read_whole(checkpoint, cfg['model'], trusted)['state_dict']
+    state = read_whole_model(checkpoint, cfg['model'], trusted)['state_dict']
     check_fit(model, state, checkpoint)
     model.load_state_dict({key: state[key] for key in model.state_dict()})
     return chosen

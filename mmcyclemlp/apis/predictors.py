@@ -11,7 +11,7 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import VISUALIZERS, init_default_scope
 from torch import nn
 
-from ..engine.mm_checkpoints import check_fit, naming, read_whole
+from ..engine.mm_checkpoints import check_fit, name_mismatch, read_whole_model
 from ..errors import UserError
 from .drawing import name_areas, names_and_colors
 from .image_pipeline import Loaded, TestPipeline
@@ -83,12 +83,12 @@ def build_predictor(
     init_default_scope(scope)
     pipeline = TestPipeline(cfg)
     device = find_device(device)
-    content = read_whole(checkpoint, cfg.model, trusted)
+    content = read_whole_model(checkpoint, cfg.model, trusted)
     before = cfg.get('data_preprocessor')
     if before and scope == 'mmpretrain':
         # mmpretrain has it beside the model.
         cfg.model.setdefault('data_preprocessor', before)
-    with naming(checkpoint):
+    with name_mismatch(checkpoint):
         model = build_model(cfg)
     check_fit(model, content['state_dict'], checkpoint)
     model.load_state_dict(content['state_dict'], strict=False)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from ..checkpoint_files import read_checkpoint
-from ..errors import CheckpointError, NotCycleNetError
+from ..errors import CheckpointError, MismatchError, NotCycleNetError
 from .account import LoadReport, account_for, is_head, is_out_norm
 from .arch import TRANSPOSED, is_transposed, recognize_arch, same_arch
 
@@ -211,7 +211,7 @@ def adapt_state_dict(state: dict[str, Tensor], model: nn.Module,
         tuple[dict, LoadReport]: The tensors to load, and the report.
 
     Raises:
-        CheckpointError: A key is missing, unexpected or of another shape,
+        MismatchError: A key is missing, unexpected or of another shape,
             or an offset is not that of the formula.
     """
     for key, value in state.items():
@@ -222,7 +222,7 @@ def adapt_state_dict(state: dict[str, Tensor], model: nn.Module,
                 'which finds the weights in it')
     account = account_for(state, model)
     if account.misfits:
-        raise CheckpointError(_misfit(account, state, model))
+        raise MismatchError(_misfit(account, state, model))
     return account.adapted, LoadReport(
         sorted(account.adapted), sorted(account.dropped), account.kept)
 

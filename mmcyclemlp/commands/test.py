@@ -19,8 +19,8 @@ from ..data_checks import check_data, complete_annotations
 from ..engine.config import read_config
 from ..engine.config_checks import check_config
 from ..engine.config_nodes import name_of
-from ..engine.distributed import leave_group
-from ..engine.mm_checkpoints import naming
+from ..engine.distributed import leave_group, set_up_processes
+from ..engine.mm_checkpoints import name_mismatch
 from ..engine.runner import build_runner, start
 from ..errors import UserError
 from . import cli
@@ -55,6 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     cfg = read_config(args.config, args.work_dir, args.launcher,
                       args.cfg_options)
+    set_up_processes(cfg)
     if '://' not in args.checkpoint and not os.path.isfile(args.checkpoint):
         raise UserError(f'there is no checkpoint file {args.checkpoint}')
     check_config(cfg, 'test')
@@ -69,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     runner = build_runner(cfg, testing=True, trusted=args.trust_checkpoint)
     for hook in hooks:
         runner.register_hook(hook)
-    with naming(args.checkpoint):
+    with name_mismatch(args.checkpoint):
         start(runner, 'test')
     leave_group()
 

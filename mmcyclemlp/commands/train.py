@@ -10,11 +10,12 @@ from collections.abc import Sequence
 import torch
 
 from ..data_checks import check_data, complete_annotations
-from ..engine.config import read_config, resume_from, use_backbone_file
+from ..engine.config import read_config
 from ..engine.config_checks import check_config
 from ..engine.config_nodes import name_of
-from ..engine.distributed import leave_group
-from ..engine.mm_checkpoints import naming
+from ..engine.distributed import leave_group, set_up_processes
+from ..engine.load_from import resume_from, use_backbone_file
+from ..engine.mm_checkpoints import name_mismatch
 from ..engine.runner import build_runner, start
 from ..errors import Stopped, UserError
 from . import cli
@@ -50,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     cfg = read_config(args.config, args.work_dir, args.launcher,
                       args.cfg_options)
+    set_up_processes(cfg)
     check_config(cfg, 'train')
     if args.amp:
         use_amp(cfg)
@@ -61,18 +63,22 @@ def main(argv: Sequence[str] | None = None) -> None:
                 'auto_scale_lr=dict(base_batch_size=...)')
         cfg.auto_scale_lr.enable = True
     trusted = args.trust_checkpoint
+    checkpoint = None
     if args.resume or cfg.get('resume'):
-        named = args.resume or cfg.get('load_from') or 'auto'
-        resume_from(cfg, None if named == 'auto' else named, trusted)
+        path = args.resume or cfg.get('load_from') or 'auto'
+        checkpoint = resume_from(
+            cfg, None if path == 'auto' else path, trusted)
     if not cfg.get('resume'):
-        use_backbone_file(cfg, trusted)
+        checkpoint = use_backbone_file(cfg, trusted)
     check_data(cfg, ('train', 'val'), args.check)
     if args.check != 'off':
         complete_annotations(cfg, ('train', 'val'))
-    with naming(cfg.get('load_from')):
+    with name_mismatch(cfg.get('load_from')):
         try:
             runner = build_runner(cfg, trusted=trusted,
-                                  resume_with=args.resume_with)
+                                  resume_with=args.resume_with,
+                                  checkpoint=checkpoint)
+            del checkpoint  # mm frees it when it has loaded it
             start(runner, 'train', args.check)
         except Stopped:
             leave_group()

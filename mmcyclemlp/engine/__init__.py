@@ -1,1 +1,1 @@
-"""What plugs into mm's runner; the only room that imports mm."""
+"""Registration, config, loops, hooks and checkpoints for mm's runner."""

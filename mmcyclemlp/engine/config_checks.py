@@ -1,7 +1,10 @@
-"""See that a config has what a command asks of it."""
+"""Check that a config has what a command needs."""
+
+from __future__ import annotations
 
 import logging
 
+from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.registry import (
     HOOKS,
@@ -17,7 +20,7 @@ from mmengine.registry import (
 from ..errors import UserError
 from .config_nodes import find_type, loop_of, name_of, unknown_type
 
-# What mmdet 2.x and mmseg 0.x called what is missing.
+# Names in mmdet 2.x and mmseg 0.x of what is missing.
 _OLD_NAMES = {
     'train_dataloader': ('data', ),
     'val_dataloader': ('data', ),
@@ -27,6 +30,7 @@ _OLD_NAMES = {
     'val_evaluator': ('evaluation', ),
     'test_evaluator': ('evaluation', ),
 }
+# Names there that mm ignores, and what replaces them.
 _IGNORED = {
     'optimizer_config': 'optim_wrapper.clip_grad',
     'lr_config': 'param_scheduler',
@@ -34,7 +38,7 @@ _IGNORED = {
     'evaluation': 'val_evaluator and train_cfg.val_interval',
     'total_epochs': 'train_cfg.max_epochs',
 }
-# Keys that mm takes together.
+# Keys that mm needs together.
 _PARTS = {
     'train': ('train_dataloader', 'train_cfg', 'optim_wrapper'),
     'val': ('val_dataloader', 'val_cfg', 'val_evaluator'),
@@ -46,31 +50,33 @@ _LIMITS = {
 }
 
 
-def check_config(cfg, action):
-    """Report in one error all that a config lacks or has in an old form.
+def check_config(cfg: Config, action: str) -> None:
+    """Check a config, and report all mistakes in one error.
 
-    Old keys that mm ignores are logged when nothing is missing.
+    Old keys that mm ignores are logged if there is no mistake.
 
     Args:
-        cfg (Config): As ``read_config`` returns it.
+        cfg (Config): Config from ``read_config``.
         action (str): 'train', 'test' or 'check'.
 
     Raises:
-        UserError: Something has to be changed in the config.
+        UserError: The config lacks something, or has it in an old form.
     """
-    mistakes = [*_model(cfg)]
+    mistakes = _check_model(cfg)
     if action == 'check':
         if not any(cfg.get(keys[0]) for keys in _PARTS.values()):
             mistakes.append(_missing(cfg, ['train_dataloader']))
     else:
-        mistakes += _parts(cfg, action)
-        mistakes += _hooks_and_scale(cfg)
+        mistakes += _check_parts(cfg, action)
+        if action == 'train':
+            mistakes += _check_train_cfg(cfg)
+        mistakes += _check_hooks_and_scale(cfg)
     for split in _PARTS:
-        mistakes += _loader(cfg, split)
+        mistakes += _check_loader(cfg, split)
         if action != 'check' and split != 'train':
-            mistakes += _evaluator(cfg, f'{split}_evaluator')
+            mistakes += _check_evaluator(cfg, f'{split}_evaluator')
     if action != 'check':
-        mistakes += _unknown_types(cfg, action)
+        mistakes += _check_types(cfg, action)
     if mistakes:
         raise UserError(f'{cfg.filename}: {"; ".join(mistakes)}')
     for key, new in _IGNORED.items():
@@ -80,59 +86,71 @@ def check_config(cfg, action):
                       logging.WARNING)
 
 
-def _model(cfg):
-    """Mistakes in what all commands need."""
+def _check_model(cfg: Config) -> list[str]:
+    """Check the part of a config that all commands need."""
     model = cfg.get('model')
     if model is None:
-        yield 'model is missing: add model=dict(type=...)'
-    elif not isinstance(model, dict):
-        yield f'model is a {type(model).__name__}: make it a dict'
-    elif 'type' not in model:
-        yield "model has no type: set model.type, e.g. 'RetinaNet'"
+        return ['model is missing: add model=dict(type=...)']
+    if not isinstance(model, dict):
+        return [f'model is a {type(model).__name__}: make it a dict']
+    if 'type' not in model:
+        return ["model has no type: set model.type, e.g. 'RetinaNet'"]
+    return []
 
 
-def _parts(cfg, action):
-    """Mistakes in keys that mm takes together or not at all."""
+def _check_parts(cfg: Config, action: str) -> list[str]:
+    """Check keys that mm needs together or not at all."""
+    mistakes = []
     for part, keys in _PARTS.items():
         absent = [key for key in keys if cfg.get(key) is None]
         if not absent or part != action and len(absent) == len(keys):
             continue
         if part == action:
-            yield _missing(cfg, absent)
+            mistakes.append(_missing(cfg, absent))
         else:
-            there = [key for key in keys if key not in absent]
-            yield (f'{_names(there)} without {_names(absent)}: set all three '
-                   f'of {", ".join(keys)}, or set all to None')
+            present = [key for key in keys if key not in absent]
+            mistakes.append(
+                f'{_names(present)} without {_names(absent)}: set all three '
+                f'of {", ".join(keys)}, or set all to None')
     if cfg.get('param_scheduler') is not None and (
             action != 'train' and cfg.get('optim_wrapper') is None):
-        yield ('param_scheduler without optim_wrapper: set param_scheduler '
-               'to None')
+        mistakes.append('param_scheduler without optim_wrapper: set '
+                        'param_scheduler to None')
     loop = cfg.get('train_cfg')
     if loop is not None and not isinstance(loop, dict):
-        yield f'train_cfg is a {type(loop).__name__}: make it a dict'
-    elif loop is not None and action == 'train':
-        limit = _LIMITS.get(loop_of(loop))
-        if limit and limit not in loop:
-            yield f'train_cfg has no {limit}: set train_cfg.{limit}'
+        mistakes.append(
+            f'train_cfg is a {type(loop).__name__}: make it a dict')
+    return mistakes
 
 
-def _unknown_types(cfg, action):
-    """Types that mm would not find, with the keys that ask for them."""
+def _check_train_cfg(cfg: Config) -> list[str]:
+    """Check that mm's training loops have a length."""
+    loop = cfg.get('train_cfg')
+    limit = isinstance(loop, dict) and _LIMITS.get(loop_of(loop))
+    if limit and limit not in loop:
+        return [f'train_cfg has no {limit}: set train_cfg.{limit}']
+    return []
+
+
+def _check_types(cfg: Config, action: str) -> list[str]:
+    """Check that mm finds all types."""
+    mistakes = []
     parts = ('train', 'val') if action == 'train' else ('test', )
-    asked = [(f'{part}_cfg', LOOPS) for part in parts]
-    asked += [(f'{part}_evaluator', METRICS) for part in parts[-1:]]
+    options = [(f'{part}_cfg', LOOPS) for part in parts]
+    options += [(f'{part}_evaluator', METRICS) for part in parts[-1:]]
     if action == 'train':
-        asked += [('optim_wrapper', OPTIM_WRAPPERS),
-                  ('optim_wrapper.optimizer', OPTIMIZERS),
-                  ('param_scheduler', PARAM_SCHEDULERS)]
-    asked += [('default_hooks', HOOKS), ('custom_hooks', HOOKS),
-              ('model', MODELS), ('visualizer', VISUALIZERS)]
-    for option, registry in asked:
+        options += [('optim_wrapper', OPTIM_WRAPPERS),
+                    ('optim_wrapper.optimizer', OPTIMIZERS),
+                    ('param_scheduler', PARAM_SCHEDULERS)]
+    options += [('default_hooks', HOOKS), ('custom_hooks', HOOKS),
+                ('model', MODELS), ('visualizer', VISUALIZERS)]
+    for option, registry in options:
         with registry.switch_scope_and_registry(
                 cfg.get('default_scope', 'mmengine')) as found:
             for name, kind in _types(option, _get(cfg, option)):
                 if find_type(kind, found) is None:
-                    yield unknown_type(name, kind)
+                    mistakes.append(unknown_type(name, kind))
+    return mistakes
 
 
 def _get(cfg, option):
@@ -144,7 +162,7 @@ def _get(cfg, option):
 
 
 def _types(option, node):
-    """Names and types of one part of a config, of a list or dict of them."""
+    """Iterate over names and types of a part of a config."""
     if isinstance(node, (list, tuple)):
         for place, one in enumerate(node):
             yield from _types(f'{option}[{place}]', one)
@@ -164,9 +182,10 @@ def _missing(cfg, keys):
     if not old:
         return f'{text} or None: add {"it" if len(keys) == 1 else "them"}'
     return (f'{text}: {_names(old)} {"is" if len(old) == 1 else "are"} in '
-            'the form of mmdet 2.x or mmseg 0.x, write the config anew for '
+            'the form of mmdet 2.x or mmseg 0.x, rewrite the config for '
             'mmdet 3.x or mmseg 1.x (their docs have a migration page, and '
-            'print_config lists configs to start from)')
+            'python -m mmcyclemlp print_config lists configs to start '
+            'from)')
 
 
 def _names(keys):
@@ -174,48 +193,53 @@ def _names(keys):
     return f'{", ".join(first)} and {last}' if first else last
 
 
-def _hooks_and_scale(cfg):
-    """Mistakes in keys that may be left out."""
+def _check_hooks_and_scale(cfg: Config) -> list[str]:
+    """Check optional keys."""
+    mistakes = []
     hooks = cfg.get('default_hooks')
     if hooks is not None and not isinstance(hooks, dict):
-        yield f'default_hooks is a {type(hooks).__name__}: make it a dict'
+        mistakes.append(
+            f'default_hooks is a {type(hooks).__name__}: make it a dict')
     scale = cfg.get('auto_scale_lr') or {}
     if scale.get('enable') and 'base_batch_size' not in scale:
-        yield ('auto_scale_lr is enabled without auto_scale_lr.'
-               'base_batch_size: set the batch size that the learning rate '
-               'is for')
+        mistakes.append(
+            'auto_scale_lr is enabled without auto_scale_lr.base_batch_size:'
+            ' set the batch size that the learning rate is for')
+    return mistakes
 
 
-def _loader(cfg, split):
-    """Mistakes in the data loader of a split."""
+def _check_loader(cfg: Config, split: str) -> list[str]:
+    """Check the data loader of a split."""
     key = f'{split}_dataloader'
     loader = cfg.get(key)
     if isinstance(loader, (list, tuple)):
-        # A loop of the user's own may take several.
+        # A loop of the user may accept several data loaders.
         loop = cfg.get(f'{split}_cfg')
         if name_of((loop or {}).get('type')) in (
                 '', 'ValLoop', 'TestLoop', *_LIMITS):
-            yield (f"{key} is a list: make it one dict, with dataset="
-                   "dict(type='ConcatDataset', datasets=[...])")
-        return
+            return [f"{key} is a list: make it one dict, with dataset="
+                    "dict(type='ConcatDataset', datasets=[...])"]
+        return []
     if not isinstance(loader, dict):
-        return
+        return []
     if 'dataset' not in loader:
-        yield f'{key} has no dataset: set {key}.dataset'
-        return
+        return [f'{key} has no dataset: set {key}.dataset']
+    mistakes = []
     if isinstance(loader.dataset, (list, tuple)):
-        yield (f"{key}.dataset is a list: make it dict(type='ConcatDataset', "
-               'datasets=[...])')
+        mistakes.append(f"{key}.dataset is a list: make it dict(type="
+                        "'ConcatDataset', datasets=[...])")
     elif isinstance(loader.dataset, dict) and 'type' not in loader.dataset:
-        yield f"{key}.dataset has no type: set {key}.dataset.type"
+        mistakes.append(f'{key}.dataset has no type: set {key}.dataset.type')
     if 'sampler' not in loader:
-        yield (f"{key} has no sampler: set {key}.sampler=dict(type="
-               f"'DefaultSampler', shuffle={split == 'train'})")
+        mistakes.append(f"{key} has no sampler: set {key}.sampler=dict(type="
+                        f"'DefaultSampler', shuffle={split == 'train'})")
+    return mistakes
 
 
-def _evaluator(cfg, key):
-    """Mistakes in an evaluator, which may be a list."""
+def _check_evaluator(cfg: Config, key: str) -> list[str]:
+    """Check an evaluator, which may be a list."""
     found = cfg.get(key)
-    for one in found if isinstance(found, (list, tuple)) else [found]:
-        if isinstance(one, dict) and not {'type', 'metrics'} & set(one):
-            yield f'{key} has no type: set {key}.type'
+    return [f'{key} has no type: set {key}.type'
+            for one in (found if isinstance(found, (list, tuple))
+                        else [found])
+            if isinstance(one, dict) and not {'type', 'metrics'} & set(one)]

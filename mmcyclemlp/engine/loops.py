@@ -1,14 +1,18 @@
-"""Training loops that can be left and taken up again at any batch.
+"""Training loops that can be resumed from any batch.
 
-What a draw of an image gives, its augmentation included, depends on the seed
-of the run and on the number of the draw: not on the worker that makes it, nor
-on what was drawn before. So a loop that is taken up skips what is done
-without loading it, and goes on as if it had never been left.
+A draw of an image, with its augmentation, depends only on the seed of the run
+and on the number of the draw. It does not depend on the worker, nor on the
+draws before. So a resumed loop skips finished batches without loading them,
+and the result is that of a run without interruption.
 """
+
+from __future__ import annotations
 
 import copy
 import logging
+from collections.abc import Iterator
 from itertools import islice
+from typing import Any
 
 import mmcv
 import torch
@@ -16,8 +20,9 @@ from mmengine import fileio
 from mmengine.dist import get_rank
 from mmengine.logging import print_log
 from mmengine.registry import DATA_SAMPLERS, LOOPS
-from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
-from torch.utils.data import BatchSampler
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
+from torch import nn
+from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 
 from ..errors import UserError, describe
 from .randomness import seeded
@@ -25,23 +30,24 @@ from .signals import shield_workers
 
 
 class _Draw(int):
-    """The index of an image, with the numbers that seed its draw."""
+    """Index of an image, with the numbers that seed its draw."""
 
     numbers = ()
 
 
 class NumberedBatches:
-    """A batch sampler that can begin anywhere and numbers its draws.
+    """Batch sampler that numbers its draws and can start at any batch.
 
     Args:
-        sampler (Sampler): What gives indices.
-        batch_size (int): How many of them make a batch.
-        batch_sampler (dict): Config of the batch sampler that is numbered.
+        sampler (Sampler): Sampler of indices.
+        batch_size (int): Number of indices in a batch.
+        batch_sampler (dict): Config of the batch sampler to number.
         seed (int): Seed of the run.
-        endless (bool): Whether to begin again after the last batch.
+        endless (bool): Whether to start again after the last batch.
     """
 
-    def __init__(self, sampler, batch_size, batch_sampler, seed, endless):
+    def __init__(self, sampler: Sampler, batch_size: int,
+                 batch_sampler: dict, seed: int, endless: bool) -> None:
         self.inner = DATA_SAMPLERS.build(
             batch_sampler,
             default_args=dict(sampler=sampler, batch_size=batch_size))
@@ -52,12 +58,12 @@ class NumberedBatches:
         self.endless = endless
         self.start = None
 
-    def begin(self, epoch, batches_done):
-        """Say where to begin; nothing is given before."""
+    def begin(self, epoch: int, batches_done: int) -> None:
+        """Set where to start. Before this call there are no batches."""
         self.start = epoch, batches_done
 
-    def __iter__(self):
-        if self.start is None:  # mmengine 0.10.7 asks before it is time
+    def __iter__(self) -> Iterator[list[int]]:
+        if self.start is None:  # mmengine 0.10.7 makes an iterator too early
             return iter(())
         epoch, batches_done = self.start
         return islice(self._batches(epoch), batches_done, None)
@@ -78,35 +84,36 @@ class NumberedBatches:
         draw.numbers = (self.seed, get_rank(), *numbers)
         return draw
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.inner)
 
 
 class NamedImages:
-    """What a dataset gives for a batch, or the name of what is unreadable.
+    """Load the images of a batch, and name an image that cannot be read.
 
-    As ``__getitems__`` of the dataset it is what torch calls.
+    torch calls it as ``__getitems__`` of the dataset.
 
     Args:
         dataset (Dataset): The dataset.
-        unreadable (str): What to do about an image that cannot be read:
-            'stop', or 'skip' to draw another one, and count.
-            Default: 'stop'.
+        unreadable (str): What to do with an image that cannot be read:
+            'stop', or 'skip' to draw another image and count. Default:
+            'stop'.
 
     Attributes:
-        skipped (Tensor): How many draws were skipped, by all workers.
+        skipped (Tensor): Number of skipped draws of all workers, of shape
+            (1, ).
     """
 
-    def __init__(self, dataset, unreadable='stop'):
+    def __init__(self, dataset: Dataset, unreadable: str = 'stop') -> None:
         self.dataset = dataset
         self.skip = unreadable == 'skip'
         self.skipped = torch.zeros(1, dtype=torch.int64).share_memory_()
 
-    def __call__(self, draws):
-        return [self._image(draw) for draw in draws]
+    def __call__(self, draws: list[int]) -> list:
+        return [self._load(draw) for draw in draws]
 
-    def _image(self, draw):
-        if not isinstance(draw, _Draw):  # validation draws nothing
+    def _load(self, draw):
+        if not isinstance(draw, _Draw):  # validation has plain indices
             return self._get(draw)
         with seeded(*draw.numbers):
             return self._get(int(draw))
@@ -128,26 +135,26 @@ class NamedImages:
                 break
             self.skipped += 1
             print_log(
-                f'{path} cannot be read: another image is drawn for it '
+                f'{path} cannot be read: another image is drawn '
                 f'({int(self.skipped)} so far)', logger='current',
                 level=logging.WARNING)
             index = int(torch.randint(len(self.dataset), ()))
         raise UserError(
-            f'{path} cannot be read: mend or remove it (tools/'
-            'check_dataset.py finds all such). '
-            "train_cfg.unreadable='skip' trains on without")
+            f'{path} cannot be read: fix or remove it (python -m mmcyclemlp '
+            "check_dataset finds all such files). train_cfg.unreadable="
+            "'skip' trains without it")
 
     def _info(self, index):
-        """What the dataset says of an image, {} if nothing."""
+        """Return the annotation of an image, {} if there is none."""
         try:
             info = self.dataset.get_data_info(index)
-        except Exception:  # a wrapper that has no such method
+        except Exception:  # a wrapper without this method
             info = None
         return info if isinstance(info, dict) else {}
 
 
 def _unreadable_file(info):
-    """Image or label map that is missing or broken, None if neither is."""
+    """Return the image or label map that cannot be read, None if both can."""
     for key in ('img_path', 'seg_map_path'):
         path = info.get(key)
         if path is None:
@@ -155,20 +162,23 @@ def _unreadable_file(info):
         try:
             if mmcv.imfrombytes(fileio.get(path), 'unchanged') is None:
                 return path
-        except Exception:  # no file, no right, no decoder
+        except Exception:  # no file, no permission, no decoder
             return path
     return None
 
 
-def name_images(dataloader, unreadable='stop'):
-    """Have a data loader name what it cannot read, and its workers endure.
+def name_images(dataloader: DataLoader, unreadable: str = 'stop',
+                ) -> NamedImages:
+    """Make a data loader name images that cannot be read.
+
+    Its workers also survive SIGTERM and SIGINT.
 
     Args:
         dataloader (DataLoader): The data loader; changed in place.
-        unreadable (str): See :class:`NamedImages`.
+        unreadable (str): See :class:`NamedImages`. Default: 'stop'.
 
     Returns:
-        NamedImages: What its dataset is asked through.
+        NamedImages: The object that loads the images.
     """
     dataset = dataloader.dataset
     if not hasattr(dataset, '__getitems__'):
@@ -178,28 +188,28 @@ def name_images(dataloader, unreadable='stop'):
 
 
 class _Resumable:
-    """What the two loops have in common.
+    """Common part of the two loops.
 
     Args:
         runner (Runner): The runner.
         dataloader (dict): Config of the data loader.
-        unreadable (str): What to do about an image that cannot be read:
-            'stop', or 'skip' to draw another one, and count.
-            Default: 'stop'.
-        kwargs: As of mmengine's loop.
+        unreadable (str): See :class:`NamedImages`. Default: 'stop'.
+        kwargs: Arguments of mmengine's loop.
 
     Raises:
-        UserError: ``unreadable`` is neither.
+        UserError: ``unreadable`` is neither 'stop' nor 'skip'.
     """
 
     endless = False
 
-    def __init__(self, runner, dataloader, unreadable='stop', **kwargs):
+    def __init__(self, runner: Runner, dataloader: dict,
+                 unreadable: str = 'stop', **kwargs: Any) -> None:
         if unreadable not in ('stop', 'skip'):
             raise UserError(
-                f"train_cfg.unreadable is {unreadable!r}: 'stop' or 'skip'")
+                f"train_cfg.unreadable is {unreadable!r}: set 'stop' or "
+                "'skip'")
         dataloader = copy.deepcopy(dataloader)
-        dataloader.setdefault('batch_size', 1)  # as torch does
+        dataloader.setdefault('batch_size', 1)  # the default of torch
         inner = dataloader.get('batch_sampler') or dict(
             type=BatchSampler, drop_last=dataloader.pop('drop_last', False))
         dataloader['batch_sampler'] = dict(
@@ -208,20 +218,20 @@ class _Resumable:
         dataloader = runner.build_dataloader(
             dataloader, runner.seed,
             runner.cfg.get('randomness', {}).get('diff_rank_seed', False))
-        # Seeds for workers come from here, not from what the model draws.
+        # So that seeds of workers are not drawn from the model's generator.
         dataloader.generator = torch.Generator()
-        # Before there are workers: mmengine 0.10.7 starts them at once.
+        # Before mmengine's loop: 0.10.7 starts workers in its __init__.
         self.images = name_images(dataloader, unreadable)
         self.batches = dataloader.batch_sampler
         super().__init__(runner, dataloader, **kwargs)
 
-    def run(self):
-        """Train, and say how many images could not be read."""
+    def run(self) -> nn.Module:
+        """Train, and log how many images were skipped."""
         done, end, key = self.length
         model = super().run()
         if done >= end:
             print_log(f'{self.runner.work_dir} is finished: {key[4:-1]} '
-                      f'{done} of {end}; raise train_cfg.{key} to go on',
+                      f'{done} of {end}; raise train_cfg.{key} to continue',
                       logger='current')
         if self.images.skipped:
             print_log(f'{int(self.images.skipped)} draws of images that '
@@ -229,25 +239,29 @@ class _Resumable:
                       level=logging.WARNING)
         return model
 
+    def _is_due(self, done, end):
+        self._decide_current_val_interval()
+        return 0 < done >= self.val_begin and (
+            done % self.val_interval == 0 or done == end)
+
 
 @LOOPS.register_module()
 class ResumableEpochLoop(_Resumable, EpochBasedTrainLoop):
-    """mmengine's EpochBasedTrainLoop, resumable within an epoch.
+    """mmengine's EpochBasedTrainLoop that can be resumed within an epoch.
 
     Attributes:
-        batches_done (int): Batches of this epoch that are behind the
-            weights.
+        batches_done (int): Finished batches of the current epoch.
     """
 
     batches_done = 0
 
     @property
-    def length(self):
-        """Epochs that are done, how many there are, and their key."""
+    def length(self) -> tuple[int, int, str]:
+        """Finished epochs, all epochs, and the key of all epochs."""
         return self._epoch, self._max_epochs, 'max_epochs'
 
-    def run_epoch(self):
-        """Go through what remains of an epoch."""
+    def run_epoch(self) -> None:
+        """Train on the rest of the epoch."""
         self.runner.call_hook('before_train_epoch')
         self.runner.model.train()
         self.batches.begin(self._epoch, self.batches_done)
@@ -259,40 +273,41 @@ class ResumableEpochLoop(_Resumable, EpochBasedTrainLoop):
         self.runner.call_hook('after_train_epoch')
         self._epoch += 1
 
-    def validation_is_due(self):
-        """Whether it would follow the epoch that was the last to end."""
-        self._decide_current_val_interval()
-        return 0 < self._epoch >= self.val_begin and (
-            self._epoch % self.val_interval == 0
-            or self._epoch == self._max_epochs) and self.batches_done == 0
+    def validation_is_due(self) -> bool:
+        """Return whether validation follows the last finished epoch."""
+        return self.batches_done == 0 and self._is_due(
+            self._epoch, self._max_epochs)
 
 
 @LOOPS.register_module()
 class ResumableIterLoop(_Resumable, IterBasedTrainLoop):
-    """mmengine's IterBasedTrainLoop, resumable without loading data anew."""
+    """mmengine's IterBasedTrainLoop that resumes without loading old data."""
 
     endless = True
 
-    def __init__(self, runner, dataloader, unreadable='stop', **kwargs):
+    def __init__(self, runner: Runner, dataloader: dict,
+                 unreadable: str = 'stop', **kwargs: Any) -> None:
         super().__init__(runner, dataloader, unreadable, **kwargs)
         mm_calls_next = not hasattr(self.dataloader_iterator, 'skip_iter')
-        self.dataloader_iterator = _Onward(self, mm_calls_next)
+        self.dataloader_iterator = _ResumedIterator(self, mm_calls_next)
 
     @property
-    def length(self):
-        """Steps that are done, how many there are, and their key."""
+    def length(self) -> tuple[int, int, str]:
+        """Finished steps, all steps, and the key of all steps."""
         return self._iter, self._max_iters, 'max_iters'
 
-    def validation_is_due(self):
-        """Whether it would follow the step that was the last to end."""
-        self._decide_current_val_interval()
-        return 0 < self._iter >= self.val_begin and (
-            self._iter % self.val_interval == 0
-            or self._iter == self._max_iters)
+    def validation_is_due(self) -> bool:
+        """Return whether validation follows the last finished step."""
+        return self._is_due(self._iter, self._max_iters)
 
 
-class _Onward:
-    """Batches from where the run is, to which mm need not be led."""
+class _ResumedIterator:
+    """Batches from the current step on; mm's own skipping does nothing.
+
+    Args:
+        loop (ResumableIterLoop): The loop.
+        mm_calls_next (bool): Whether mm skips by calls of ``next``.
+    """
 
     def __init__(self, loop, mm_calls_next):
         self.loop = loop
@@ -300,10 +315,11 @@ class _Onward:
         self.to_skip = None
 
     def skip_iter(self, count):
-        """By which mmengine 0.10.12 asks to skip; 0.10.7 calls next."""
+        """Do nothing; mmengine 0.10.12 calls this to skip batches."""
 
     def __next__(self):
         if self.to_skip is None:
+            # mmengine 0.10.7 calls next for each finished step.
             self.to_skip = self.loop.iter if self.mm_calls_next else 0
             self.loop.batches.begin(0, self.loop.iter)
             self.iterator = iter(self.loop.dataloader)

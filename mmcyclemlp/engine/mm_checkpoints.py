@@ -1,11 +1,14 @@
-"""Checkpoints for mm's runner, read without running code from them."""
+"""Read checkpoints for mm's runner without running code from them."""
+
+from __future__ import annotations
 
 import os
-import os.path as osp
+from collections.abc import Iterator
 from contextlib import contextmanager
-from glob import escape, glob
+from typing import Any
 
 import torch
+from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.runner import CheckpointLoader
 from mmengine.runner.checkpoint import (
@@ -13,12 +16,14 @@ from mmengine.runner.checkpoint import (
     get_mmcls_models,
     get_torchvision_models,
 )
+from torch import nn
 
-from ..backbones.weights import find_state_dict, read_checkpoint
-from ..errors import CheckpointError, UserError
+from ..backbones.weights import find_backbone, read_checkpoint
+from ..errors import CheckpointError, MismatchError, RefusedError
+from .config_nodes import is_classifier
 from .saved_objects import allowed
 
-# What comes before the names that mm has for files, and where they are.
+# mm's schemes for named files, and the function that lists their URLs.
 _NAMED = {
     'torchvision://': get_torchvision_models,
     'modelzoo://': get_torchvision_models,
@@ -28,23 +33,24 @@ _NAMED = {
 }
 
 
-def read(filename, trusted=False):
-    """A checkpoint, with what mm keeps in it; tensors on the CPU.
+def read(filename: str, trusted: bool = False) -> Any:
+    """Read a checkpoint with the objects that mm saves beside tensors.
 
     Args:
         filename (str): Path, http(s) URL, or one of mm's names such as
             ``torchvision://resnet50``.
-        trusted (bool): Whether its code may be run. Default: False.
+        trusted (bool): Whether code in the file may be run. Default: False.
 
     Returns:
-        dict: What it holds, but for the text of a config that mm would run.
+        dict: The content, with tensors on the CPU. The text of the config
+        in ``meta`` is left out, since mm would run it.
 
     Raises:
-        CheckpointError: It cannot be read safely.
+        CheckpointError: The file cannot be read safely.
     """
-    for start, models in _NAMED.items():
-        if filename.startswith(start):
-            name = filename[len(start):]
+    for scheme, models in _NAMED.items():
+        if filename.startswith(scheme):
+            name = filename[len(scheme):]
             try:
                 filename = models()[name]
             except (ImportError, KeyError) as error:
@@ -52,137 +58,101 @@ def read(filename, trusted=False):
                     f'mm knows no file {filename} ({error!r})') from error
     if '://' in filename and not filename.startswith('http'):
         raise CheckpointError(
-            f'{filename} would be read by unpickling whatever it asks for: '
-            'download it, and give its path')
+            f'{filename} cannot be read safely, as mm unpickles files of '
+            'this scheme: download the file, and give its path')
     checkpoint = read_checkpoint(filename, allowed(), trusted)
     meta = checkpoint.get('meta') if isinstance(checkpoint, dict) else None
     if isinstance(meta, dict):
-        meta.pop('config', None)  # Runner.resume would run it
+        meta.pop('config', None)
     return checkpoint
 
 
-def check_readable(path):
-    """Read a checkpoint that was just written, as resuming will.
+def check_readable(path: str | os.PathLike) -> None:
+    """Check that a checkpoint that was just written can be read.
+
+    Args:
+        path (str | PathLike): The file.
 
     Raises:
-        CheckpointError: It is damaged.
+        CheckpointError: The file is damaged.
     """
     try:
         read(os.fspath(path))
-    except CheckpointError as error:
-        if 'is refused' not in str(error):
-            raise
-        print_log(f'{error} To resume from it takes --trust-checkpoint.',
+    except RefusedError as error:  # a hook of the user saved an object
+        print_log(f'{error} To resume from it, give --trust-checkpoint.',
                   logger='current')
 
 
-def find_resumable(folder, trusted=False):
-    """The newest whole checkpoint of a run, naming what is passed over.
+def replace_loader(cfg: Config, testing: bool, trusted: bool,
+                   checkpoint: dict | None = None) -> None:
+    """Make mm read all checkpoints with :func:`read`.
 
     Args:
-        folder (str): Work dir of the run.
-        trusted (bool): Whether code in the files may be run.
-            Default: False.
-
-    Returns:
-        str | None: Its path; None if there are no checkpoints.
-
-    Raises:
-        UserError: There are checkpoints, and none is whole.
-    """
-    paths = [path for path in glob(osp.join(escape(folder), '*.pth'))
-             if not osp.basename(path).startswith('best_')]
-    last = osp.join(folder, 'last_checkpoint')
-    if osp.isfile(last):  # it may lie in another folder
-        with open(last, encoding='utf-8') as file:
-            paths.append(osp.join(folder, file.read().strip()))
-    paths = {osp.realpath(path) for path in paths if osp.isfile(path)}
-    passed_over = []
-    for path in sorted(paths, key=osp.getmtime, reverse=True):
-        try:
-            check_resumable(read(path, trusted), path)
-            return path
-        except CheckpointError as error:
-            passed_over.append(str(error))
-            print_log(f'passed over: {error}', logger='current')
-    if passed_over:
-        raise UserError(
-            f'no checkpoint in {folder} can be resumed: {passed_over[0]}. '
-            'To start anew, give another --work-dir')
-    return None
-
-
-def check_resumable(checkpoint, filename):
-    """See that a checkpoint is of a run.
-
-    Raises:
-        CheckpointError: It is not.
-    """
-    if not (isinstance(checkpoint, dict) and 'state_dict' in checkpoint
-            and 'iter' in (checkpoint.get('meta') or {})):
-        raise CheckpointError(
-            f'{filename} is not from a run of mm, so there is nothing to '
-            'resume: give weights as load_from')
-
-
-def read_safely(cfg, testing, trusted):
-    """Have mm read all checkpoints by :func:`read`, checked for their use.
-
-    Args:
-        cfg (Config): The config of the run.
-        testing (bool): Whether to evaluate ``load_from``.
+        cfg (Config): Config of the run.
+        testing (bool): Whether ``load_from`` is evaluated, and is read with
+            :func:`read_whole_model`.
         trusted (bool): Whether code in checkpoints may be run.
+        checkpoint (dict | None): Content of ``load_from``, if it was read
+            before; mm gets it the first time. Default: None.
     """
-    # mm logs the end of its name.
+    contents = {} if checkpoint is None else {cfg.load_from: checkpoint}
+
+    # mm logs the part of this name after 'load_from'.
     def load_from_file(filename, map_location=None):
-        if filename == cfg.get('load_from') and testing:
-            return read_whole(filename, cfg.model, trusted)
+        if filename in contents:
+            return contents.pop(filename)  # mm changes it, and frees it
+        if testing and filename == cfg.get('load_from'):
+            return read_whole_model(filename, cfg.model, trusted)
         return read(filename, trusted)
 
-    # Whatever mm has a loader for.
-    schemes = tuple(CheckpointLoader._schemes)
-    CheckpointLoader.register_scheme(schemes, load_from_file, force=True)
+    CheckpointLoader.register_scheme(
+        tuple(CheckpointLoader._schemes), load_from_file, force=True)
 
 
-def read_whole(filename, model, trusted=False):
-    """As :func:`read`, a checkpoint that a model is to be evaluated with.
+def read_whole_model(filename: str, model: dict, trusted: bool = False,
+                     ) -> dict:
+    """Read a checkpoint that a model is evaluated with.
 
     Args:
-        filename (str): See there.
+        filename (str): See :func:`read`.
         model (dict): Config of the model.
-        trusted (bool): See there. Default: False.
+        trusted (bool): See :func:`read`. Default: False.
 
     Returns:
-        dict: The checkpoint, weights under ``state_dict``; of a classifier
-        also from a released file.
+        dict: The checkpoint, with weights under ``state_dict``. For a
+        classifier the file may also be a backbone with a head, as the
+        released files are.
 
     Raises:
-        CheckpointError: It cannot be read safely, is a backbone alone, or
-            holds no weights.
+        CheckpointError: The file cannot be read safely, is a backbone
+            alone, or has no weights.
     """
     checkpoint = read(filename, trusted)
-    if _is_classifier(model):
+    if is_classifier(model):
         return _as_classifier(checkpoint, filename)
-    return _as_whole(checkpoint, filename)
+    return _as_whole_model(checkpoint, filename)
 
 
-def check_fit(model, state, filename):
-    """See that no part of the model would be left at random.
+def check_fit(model: nn.Module, state: dict, filename: str) -> None:
+    """Check that a state dict has every tensor of a model.
+
+    mm only warns, and leaves what is missing at random.
 
     Args:
         model (nn.Module): The whole model.
         state (dict): Tensors by key.
-        filename (str): What errors name.
+        filename (str): Name of the file for messages.
 
     Raises:
         CheckpointError: Keys are missing or of another shape.
     """
     own = model.state_dict()
-    absent = [key for key in own if key not in state]
-    other = [f'{key} {tuple(state[key].shape)} for {tuple(value.shape)}'
-             for key, value in own.items()
-             if key in state and state[key].shape != value.shape]
-    for what, keys in (('lacks', absent), ('has, of another shape,', other)):
+    missing = [key for key in own if key not in state]
+    reshaped = [f'{key} {tuple(state[key].shape)} for {tuple(value.shape)}'
+                for key, value in own.items()
+                if key in state and state[key].shape != value.shape]
+    for what, keys in (('lacks', missing),
+                       ('has another shape:', reshaped)):
         if keys:
             more = f' and {len(keys) - 3} more' if len(keys) > 3 else ''
             raise CheckpointError(
@@ -191,56 +161,58 @@ def check_fit(model, state, filename):
 
 
 @contextmanager
-def naming(filename):
-    """Say in errors about a checkpoint which file it is, if any was given."""
+def name_mismatch(filename: str | None) -> Iterator[None]:
+    """Add the name of the file to errors about weights that do not fit.
+
+    Args:
+        filename (str | None): The file; None if there is none.
+
+    Raises:
+        CheckpointError: The weights do not fit.
+    """
     try:
         yield
-    except CheckpointError as error:
-        if not filename or filename in str(error):
+    except MismatchError as error:
+        if not filename:
             raise
         raise CheckpointError(f'{filename}: {error}') from None
 
 
-def _is_classifier(model):
-    """Whether the backbone is all of the model that has weights."""
-    model = model.get('module', model)  # inside test-time augmentation
-    return model.get('backbone', {}).get('fork_feat', True) is False
-
-
-def _as_whole(checkpoint, filename):
-    """See that there is more than a backbone; give it as mm saves it."""
+def _as_whole_model(checkpoint, filename):
+    """Return a checkpoint of a detector or segmentor in mm's layout."""
     try:
-        _, layout = find_state_dict(checkpoint)
+        backbone = find_backbone(checkpoint)
     except CheckpointError:
-        layout = 'prefix'  # another network's, or none
+        backbone = None  # another network, or no tensors
     state = checkpoint
     if isinstance(checkpoint, dict):
         state = checkpoint.get('state_dict', checkpoint)
-    held = isinstance(state, dict) and any(
+    has_tensors = isinstance(state, dict) and any(
         isinstance(value, torch.Tensor) for value in state.values())
-    if 'prefix' not in layout or held and all(
+    if backbone and not backbone.prefix or has_tensors and all(
             str(key).startswith('backbone.') for key in state):
+        layout = f' ({backbone.layout})' if backbone else ''
         raise CheckpointError(
-            f'{filename} is a backbone alone ({layout}), without the other '
+            f'{filename} is a backbone alone{layout}, without the other '
             'parts of the model: train first, with the file as load_from, '
-            'and give the checkpoint of that')
-    if not held:
+            'and give the checkpoint of that training')
+    if not has_tensors:
         raise CheckpointError(f'{filename} holds no weights of a model')
     return (checkpoint if 'state_dict' in checkpoint
             else {'state_dict': state})
 
 
 def _as_classifier(checkpoint, filename):
-    """Put the backbone in its place where a file has it alone."""
+    """Return a checkpoint of a classifier in mm's layout."""
     try:
-        state, layout = find_state_dict(checkpoint)
+        backbone = find_backbone(checkpoint)
     except CheckpointError as error:
         raise CheckpointError(f'{filename}: {error}') from None
-    if 'head.weight' not in state:
+    if 'head.weight' not in backbone.tensors:
         raise CheckpointError(
             f'{filename} has no head (head.weight), so there is nothing to '
             'evaluate: train one first, with the file as load_from')
-    if 'prefix' in layout:
+    if backbone.prefix:
         return checkpoint
     return {'state_dict': {f'backbone.{key}': value
-                           for key, value in state.items()}}
+                           for key, value in backbone.tensors.items()}}

@@ -1,21 +1,24 @@
-"""States of the random generators that training draws from."""
+"""Save, restore and seed the random generators that training uses."""
+
+from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
 import torch
 
 
-def get_rng_state(cuda=True):
-    """States of Python's, numpy's and torch's generators.
+def get_rng_state(cuda: bool = True) -> dict:
+    """Return the states of the generators of Python, numpy and torch.
 
     Args:
-        cuda (bool): Whether that of this process's GPU too, if it has one.
-            Default: True.
+        cuda (bool): Whether to include the GPU of this process, if there is
+            one. Default: True.
 
     Returns:
-        dict: Tensors and numbers alone, so that a checkpoint can hold it.
+        dict: States as tensors and numbers, which a checkpoint can have.
     """
     version, numbers, gauss = random.getstate()
     kind, keys, *others = np.random.get_state()
@@ -29,8 +32,12 @@ def get_rng_state(cuda=True):
     return state
 
 
-def set_rng_state(state):
-    """Put back what :func:`get_rng_state` gave."""
+def set_rng_state(state: dict) -> None:
+    """Restore the states that :func:`get_rng_state` returned.
+
+    Args:
+        state (dict): The states.
+    """
     version, numbers, gauss = state['python']
     random.setstate((version, tuple(numbers.tolist()), gauss))
     kind, keys, *others = state['numpy']
@@ -41,17 +48,18 @@ def set_rng_state(state):
 
 
 @contextmanager
-def seeded(*numbers):
-    """Seed the generators of the CPU from numbers, and put them back after.
+def seeded(*numbers: int) -> Iterator[None]:
+    """Seed the generators of the CPU, and restore their states afterwards.
 
     Args:
-        numbers (int): Not negative; each sequence of them is a seed.
+        numbers (int): Numbers that are not negative. Each sequence of
+            numbers is another seed.
     """
     before = get_rng_state(cuda=False)
     words = np.random.SeedSequence(numbers).generate_state(8)
     random.seed(words.tobytes())
     np.random.seed(words)
-    # torch.manual_seed would seed the GPU too.
+    # torch.manual_seed would also seed the GPU.
     torch.default_generator.manual_seed(int(words[0]) << 32 | int(words[1]))
     try:
         yield

@@ -1,4 +1,4 @@
-"""Make the network known to mm's registries, and its log to mm's logger."""
+"""Register CycleNet with mm, and send the package's log to mm's logger."""
 
 import logging
 
@@ -9,14 +9,14 @@ from ..backbones import CycleNet
 
 
 class _ToCurrentLogger(logging.Handler):
-    """Hand records to the logger of the mm run that is going on."""
+    """Send records to the logger of the current run of mm."""
 
     def emit(self, record):
         print_log(record.getMessage(), logger='current', level=record.levelno)
 
 
 def _official(arch):
-    """The name that the official code registers for an arch."""
+    """Return a function with the name that the official code registers."""
 
     def build(**kwargs):
         return CycleNet(arch=arch, **kwargs)
@@ -26,11 +26,11 @@ def _official(arch):
     return build
 
 
-def register():
-    """Register with mmengine's root, where every mm library looks.
+def register() -> None:
+    """Register with the root registry of mmengine.
 
-    ``mmcyclemlp.CycleNet`` needs no entry: a registry imports what it
-    cannot find by name.
+    All mm libraries look there. The name ``mmcyclemlp.CycleNet`` needs no
+    entry: a registry imports a class by its full name.
     """
     MODELS.register_module(module=CycleNet)
     for number in range(1, 6):

@@ -1,8 +1,11 @@
-"""What mm keeps in checkpoints beside tensors, built without pickle's help.
+"""Build the objects that mm saves in checkpoints beside tensors.
 
-A pickle may call each function here with what it likes and as often as it
-likes; so they take plain values, and give what can do nothing of its own.
+A pickle may call each function here with any arguments and any number of
+times. So the functions accept only plain values, and return objects that
+cannot run code.
 """
+
+from __future__ import annotations
 
 import math
 import re
@@ -16,18 +19,19 @@ from mmengine.logging.history_buffer import HistoryBuffer
 from ..checkpoint_files import checked_key
 
 
-def allowed():
-    """Functions by the names that mm's checkpoints ask for.
+def allowed() -> dict:
+    """Return the functions that a checkpoint of mm may call.
 
     Returns:
-        dict: See :func:`~mmcyclemlp.checkpoint_files.read_checkpoint`.
+        dict: Functions by name; see
+        :func:`~mmcyclemlp.checkpoint_files.read_checkpoint`.
     """
     history = 'mmengine.logging.history_buffer.HistoryBuffer'
     found = {
         history: _history,
         HistoryBuffer: _set_history,
         '_codecs.encode': _encode,
-        # MultiStepLR keeps its milestones so.
+        # The milestones of MultiStepLR.
         'collections.Counter': _counter,
         'collections.defaultdict': _default_dict,
         'numpy.ndarray': np.ndarray,
@@ -36,7 +40,8 @@ def allowed():
         _Numbers: _Numbers.set_state,
     }
     for name in ('min', 'max', 'current', 'mean'):
-        found[f'{history}.{name}'] = None  # protocol 4's way to getattr
+        # The arguments of getattr in protocol 4.
+        found[f'{history}.{name}'] = None
     for builtins in ('builtins', '__builtin__'):
         found[f'{builtins}.getattr'] = _statistic
         found[f'{builtins}.set'] = _set
@@ -52,7 +57,7 @@ def allowed():
 
 
 class _Numbers:
-    """Stands for numpy.dtype, whose own state can name memory as objects."""
+    """Replacement of numpy.dtype, whose state could declare objects."""
 
     def __init__(self, name, *args):
         if not re.fullmatch('[biufcSU][0-9]{1,4}', name):
@@ -77,7 +82,7 @@ def _empty_array(*args):
 def _set_array(array, state):
     _, shape, numbers, by_column, data = state
     if not isinstance(numbers, _Numbers) or not isinstance(data, bytes):
-        raise UnpicklingError('refused an array of no numbers')
+        raise UnpicklingError('refused an array of other values than numbers')
     dtype = numbers.numpy()
     if min(shape, default=0) < 0 or (
             math.prod(shape) * dtype.itemsize != len(data)):
@@ -87,12 +92,12 @@ def _set_array(array, state):
 
 def _scalar(numbers, data):
     if not isinstance(numbers, _Numbers):
-        raise UnpicklingError('refused a scalar that is no number')
+        raise UnpicklingError('refused a scalar that is not a number')
     return np.frombuffer(data, numbers.numpy(), 1)[0]
 
 
 def _encode(text, encoding):
-    # As pickles keep bytes in protocol 2.
+    # Protocol 2 saves bytes as text.
     if encoding not in ('latin1', 'latin-1'):
         raise UnpicklingError(f'refused encoding {encoding!r}')
     return str.encode(text, 'latin1')
@@ -107,12 +112,13 @@ def _history(*args):
 
 
 def _set_history(history, state):
-    """Without its statistics: they are methods, and there already."""
+    """Set the numbers only: a history already has its methods."""
     logs, counts = state['_log_history'], state['_count_history']
     for array in (logs, counts):
         if not (isinstance(array, np.ndarray) and array.ndim == 1
                 and array.dtype.kind in 'biuf'):
-            raise UnpicklingError('refused a history of no numbers')
+            raise UnpicklingError(
+                'refused a history of other values than numbers')
     if len(logs) != len(counts):
         raise UnpicklingError('refused a history of two lengths')
     history._log_history, history._count_history = logs, counts
@@ -120,7 +126,7 @@ def _set_history(history, state):
 
 
 def _statistic(owner, name):
-    # A history has those it was made with.
+    # The name is ignored, since a history already has its methods.
     if owner is not _history:
         raise UnpicklingError(f'refused attribute {name!r} of {owner!r}')
 
@@ -130,7 +136,7 @@ def _counter(counts=()):
 
 
 class _Nothing:
-    """Stands for the type of a default."""
+    """Replacement of the type of a default."""
 
 
 def _default_dict(default=None):

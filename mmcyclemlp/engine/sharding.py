@@ -1,4 +1,4 @@
-"""FSDP whose checkpoints are as those of other runs."""
+"""FSDP with the checkpoints of other runs."""
 
 from mmengine._strategy import FSDPStrategy
 from mmengine.dist import all_gather_object
@@ -28,13 +28,13 @@ def wrap_blocks(module, recurse, nonwrapped_numel):
 
 @STRATEGIES.register_module()
 class WholeFSDPStrategy(FSDPStrategy):
-    """mmengine's FSDPStrategy, with one checkpoint that is read safely.
+    """mmengine's FSDPStrategy that saves one checkpoint of plain tensors.
 
     Args:
-        model_wrapper (dict | None): As there. Default: None.
-        state_dict_cfg (str | dict): As there, but one whole checkpoint is
-            the default. Default: 'full'.
-        kwargs: As there.
+        model_wrapper (dict | None): See FSDPStrategy. Default: None.
+        state_dict_cfg (str | dict): See FSDPStrategy. Default: 'full', which
+            saves one checkpoint of the whole model.
+        kwargs: Other arguments of FSDPStrategy.
     """
 
     def __init__(self, *, model_wrapper=None, state_dict_cfg='full',
@@ -43,9 +43,10 @@ class WholeFSDPStrategy(FSDPStrategy):
                          state_dict_cfg=state_dict_cfg, **kwargs)
 
     def model_state_dict(self):
-        """The weights by name, without the mark that FSDP sets on each.
+        """Return the weights by name.
 
-        It would be pickled as an object, which safe reading refuses.
+        They are detached: FSDP sets an attribute on each tensor, which would
+        be pickled as an object, and the safe reader refuses it.
         """
         state = super().model_state_dict()
         for name, value in state.items():
@@ -53,10 +54,10 @@ class WholeFSDPStrategy(FSDPStrategy):
         return state
 
     def optim_state_dict(self):
-        """The state of the whole optimizer, by names of parameters.
+        """Return the state of the whole optimizer, by parameter names.
 
-        torch gathers all of a kind ('exp_avg', ...) in one buffer, which on
-        a CPU the kinds then share: it is asked for one at a time.
+        It is gathered one kind ('exp_avg', ...) at a time, since on a CPU
+        torch uses one buffer for all kinds.
         """
         optimizer = self.optim_wrapper.optimizer
         local = optimizer.state_dict()
@@ -76,13 +77,13 @@ class WholeFSDPStrategy(FSDPStrategy):
         return whole
 
     def load_optim_state_dict(self, state_dict):
-        """Give each process its part of the optimizer's state.
+        """Load the part of this process of the optimizer's state.
 
-        mmengine gives torch the arguments in the order of torch 2.0.
+        mmengine passes the arguments in the order of torch 2.0.
 
         Args:
-            state_dict (dict): As :meth:`optim_state_dict` gives it, or, from
-                a run without FSDP, by numbers of parameters.
+            state_dict (dict): State from :meth:`optim_state_dict`, or of a
+                run without FSDP, with numbers of parameters.
         """
         optimizer = self.optim_wrapper.optimizer
         state_dict = FullyShardedDataParallel.rekey_optim_state_dict(

@@ -1,48 +1,53 @@
-"""Signals that ask to end: handled in one process, and not in its children."""
+"""Handle SIGTERM and SIGINT in the main process, but not in its children."""
+
+from __future__ import annotations
 
 import multiprocessing
 import os
 import signal
 import threading
+from collections.abc import Callable
 from contextlib import contextmanager
 from functools import cache, partial
 from multiprocessing import resource_tracker, util
 from weakref import WeakSet
 
+from torch.utils.data import DataLoader
+
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
-_replaced = {}  # in this process: by number, our handler and the one before
+_replaced = {}  # number: (our handler, previous handler) of this process
 _forking = threading.local()
 _workers = WeakSet()
 
 
-def listen(handler):
-    """Have a handler called at SIGTERM and SIGINT, in this process alone.
+def set_handler(handler: Callable) -> None:
+    """Set a handler of SIGTERM and SIGINT in this process only.
 
-    A child gets the handlers that were there before, whoever forks it.
+    Processes that it forks get the previous handlers.
 
     Args:
-        handler (Callable): As of :func:`signal.signal`. Not SIG_IGN, which
-            is passed on to every program that is started.
+        handler (Callable): See :func:`signal.signal`. It must not be
+            SIG_IGN, which every program started from here would inherit.
     """
     for number in SIGNALS:
-        before = signal.signal(number, handler)
+        previous = signal.signal(number, handler)
         if number in _replaced:
-            before = _replaced[number][1]
-        _replaced[number] = handler, before
+            previous = _replaced[number][1]
+        _replaced[number] = handler, previous
 
 
-def listen_no_more():
-    """Put back the handlers that were there before."""
-    for number, (handler, before) in list(_replaced.items()):
+def restore_handlers() -> None:
+    """Restore the handlers that :func:`set_handler` replaced."""
+    for number, (handler, previous) in list(_replaced.items()):
         if signal.getsignal(number) == handler:
-            # None is a handler that is not Python's.
-            signal.signal(number, before or signal.SIG_DFL)
+            # None stands for a handler that was not set from Python.
+            signal.signal(number, previous or signal.SIG_DFL)
         del _replaced[number]
 
 
 def _before_fork():
-    # A signal that comes before the child has its own handlers waits.
+    # A signal waits until the child has its own handlers.
     _forking.mask = (signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
                      if _replaced else None)
 
@@ -53,7 +58,7 @@ def _after_fork():
 
 
 def _after_fork_in_child():
-    listen_no_more()
+    restore_handlers()
     _after_fork()
 
 
@@ -62,11 +67,11 @@ if hasattr(os, 'register_at_fork'):  # not on Windows
                         after_in_child=_after_fork_in_child)
 
 
-def shield_workers(dataloader):
-    """Have the workers of a data loader survive SIGTERM and SIGINT.
+def shield_workers(dataloader: DataLoader) -> None:
+    """Make the workers of a data loader survive SIGTERM and SIGINT.
 
-    A signal to the whole process group is for the main process. It finishes
-    its step, and may want another batch. The workers end when it ends.
+    If a signal is sent to the whole process group, the main process finishes
+    its step, and may need another batch. The workers end when it ends.
 
     Args:
         dataloader (DataLoader): The data loader; changed in place.
@@ -77,12 +82,14 @@ def shield_workers(dataloader):
             if not self.num_workers:
                 return super().__iter__()
             before = multiprocessing.active_children()
-            with _held_back(self.multiprocessing_context or multiprocessing):
+            with _signals_blocked(
+                    self.multiprocessing_context or multiprocessing):
                 iterator = super().__iter__()
             _workers.update(
                 set(multiprocessing.active_children()).difference(before))
             for worker in _workers:
-                worker.terminate = worker.kill  # of torch, if one is stuck
+                # torch terminates a worker that is stuck.
+                worker.terminate = worker.kill
             _kill_at_exit(os.getpid())
             return iterator
 
@@ -92,14 +99,15 @@ def shield_workers(dataloader):
 
 
 @contextmanager
-def _held_back(context):
+def _signals_blocked(context):
     method = context.get_start_method()
-    # A fork server would pass the mask on to all processes that it forks.
+    # A fork server would keep the mask for all processes that it forks.
     if method == 'forkserver' or not hasattr(signal, 'pthread_sigmask'):
         yield
         return
     if method == 'spawn':
-        resource_tracker.ensure_running()  # it unblocks them as it starts
+        # Start it now: it unblocks the signals when it starts.
+        resource_tracker.ensure_running()
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield
@@ -109,27 +117,27 @@ def _held_back(context):
 
 @cache
 def _kill_at_exit(process):
-    # Before multiprocessing terminates and joins what is still there.
+    # Before multiprocessing terminates and joins its children.
     util.Finalize(None, _kill_workers, exitpriority=100)
 
 
 def _kill_workers():
-    # Or torch raises an error about each that is killed.
+    # Without torch's handler, which raises an error for a killed worker.
     if hasattr(signal, 'SIGCHLD'):
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for worker in _workers.intersection(multiprocessing.active_children()):
         worker.kill()
 
 
-def _start_worker(initialise, number):
-    if initialise is not None:
-        initialise(number)
-    # A handler: what is blocked or ignored here would be so, too, in all
-    # that a transform starts.
-    listen(_ignore)
+def _start_worker(worker_init_fn, number):
+    if worker_init_fn is not None:
+        worker_init_fn(number)
+    # Programs that a transform starts would inherit a mask or SIG_IGN, but
+    # not a handler.
+    set_handler(_ignore)
     if hasattr(signal, 'pthread_sigmask'):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-        # As it ends, Python puts back the handlers that kill.
+        # At its end Python restores the handlers that end the process.
         util.Finalize(None, signal.pthread_sigmask, (
             signal.SIG_BLOCK, SIGNALS), exitpriority=-100)
 

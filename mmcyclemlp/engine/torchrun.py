@@ -1,7 +1,9 @@
-"""torchrun, ending as the first process did that ended badly.
+"""Run torchrun, and exit with the code of the first process that failed.
 
-With its exit code (128 and the number of a signal) and one line in place of
-torchrun's traceback. For dist_train.sh and dist_test.sh.
+``dist_train.sh`` and ``dist_test.sh`` use it, so that a job scheduler sees
+that code: torchrun itself always exits with 1. The code is 128 plus the
+number of the signal if a signal ended the process. One line replaces the
+traceback of torchrun.
 """
 
 import sys
@@ -11,7 +13,8 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 
-def main():
+def main() -> None:
+    """Run torchrun with the arguments of the command line."""
     try:
         run.main()
     except SignalException as error:
@@ -21,8 +24,8 @@ def main():
         code = failure.exitcode
         how = (f'with exit code {code}' if code > 0
                else f'by {failure.signal_name()}')
-        print(f'error: rank {rank} ended first, {how}; what it said stands '
-              'above', file=sys.stderr)
+        print(f'error: rank {rank} ended first, {how}; its own messages '
+              'are above', file=sys.stderr)
         sys.exit(code if code > 0 else 128 - code)
 
 

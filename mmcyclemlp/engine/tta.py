@@ -1,26 +1,30 @@
 """Test-time augmentation of segmentors with one output channel."""
 
+from __future__ import annotations
+
 import torch
 from mmengine.structures import PixelData
 from mmseg.models import SegTTAModel
+from mmseg.structures import SegDataSample
 
 
 class AnySegTTAModel(SegTTAModel):
-    """mmseg's SegTTAModel, that averages the scores of a sigmoid rightly.
+    """mmseg's SegTTAModel, also for one output channel.
 
-    mmseg takes the sigmoid of scores that went through one already: they
-    are 0.5 or more then, and above the threshold everywhere.
+    mmseg applies the sigmoid twice to a single channel. The scores are then
+    0.5 or more, so that every pixel is above the threshold.
     """
 
-    def merge_preds(self, data_samples_list):
+    def merge_preds(self, data_samples_list: list[list[SegDataSample]],
+                    ) -> list[SegDataSample]:
         """Merge the predictions for augmented images.
 
         Args:
             data_samples_list (list[list[SegDataSample]]): For each image
-                those of all its augmentations.
+                the predictions for all its augmentations.
 
         Returns:
-            list[SegDataSample]: For each image.
+            list[SegDataSample]: One for each image.
         """
         merged = super().merge_preds(data_samples_list)
         if self.module.out_channels == 1:

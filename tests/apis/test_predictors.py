@@ -246,7 +246,7 @@ def test_other_checkpoints(model, tmp_path):
             (dict(state_dict={k: v for k, v in state.items() if k != key}),
              f'file.pth lacks {key}'),
             (dict(state_dict={**state, key: state[key][:9]}),
-             f'has, of another shape, {key}'),
+             f'has another shape: {key}'),
             (dict(weights=state), 'holds no weights of a model')):
         with pytest.raises(CheckpointError, match=message):
             build(config, save(content))

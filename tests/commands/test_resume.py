@@ -13,7 +13,8 @@ import pytest
 import torch
 from helpers.tiny_configs import MODELS, write_config
 
-from mmcyclemlp.engine.mm_checkpoints import find_resumable, read
+from mmcyclemlp.engine.load_from import find_resumable
+from mmcyclemlp.engine.mm_checkpoints import read
 
 
 class Run:
@@ -178,7 +179,7 @@ def test_killed_at_any_moment(rounds, root, drawn_data, tmp_path, load,
         assert process.returncode == -9
         moments.append(round(time.time() - began, 1))
         # One that is whole, or none was ever to be.
-        assert not before or find_resumable(str(work))
+        assert not before or find_resumable(str(work))[0]
         assert len(list(work.glob('epoch_*.pth'))) <= 2
     run.finish(run.start('parts', '--resume', options=options))
     assert run.same('parts', 'whole')

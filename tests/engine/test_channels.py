@@ -1,4 +1,4 @@
-"""Necks and heads are held to the maps of the backbone."""
+"""Compare necks and heads with the feature maps of the backbone."""
 
 import pytest
 from torch import nn
@@ -36,8 +36,8 @@ def test_neck():
     with pytest.raises(UserError) as caught:
         check_channels(with_neck([64, 128, 320, 512], out_indices=(1, 2, 3)))
     assert str(caught.value) == (
-        'model.neck.in_channels is [64, 128, 320, 512], and the backbone '
-        '(out_indices [1, 2, 3]) gives [128, 320, 512]')
+        'model.neck.in_channels is [64, 128, 320, 512], but the backbone '
+        '(out_indices [1, 2, 3]) returns maps of [128, 320, 512] channels')
     with pytest.raises(UserError, match='in_channels'):
         check_channels(with_neck([96, 192, 384, 768]))
 
@@ -61,13 +61,13 @@ def test_heads(name, right, wrong):
             check_channels(with_heads(name, *heads))
 
 
-def test_index_past_the_maps():
+def test_reports_an_index_past_the_maps():
     with pytest.raises(UserError, match='in_index 4 is past the 4 maps'):
         check_channels(with_heads(
             'decode_head', dict(in_index=4, in_channels=512)))
 
 
-def test_other_models_are_left_alone():
+def test_skips_other_models():
     check_channels(CycleNet('b1', fork_feat=False))
     check_channels(nn.ModuleDict(dict(
         backbone=nn.Identity(), neck=nn.Identity())))

@@ -1,4 +1,4 @@
-"""A released classifier in mmpretrain: the same logits by every way in."""
+"""Load a released classifier in mmpretrain in every way."""
 
 import definition
 import pytest
@@ -9,7 +9,7 @@ from mmengine.registry import MODELS, init_default_scope
 from torch.nn import functional as F
 
 from mmcyclemlp import CycleNet
-from mmcyclemlp.engine.config import use_backbone_file
+from mmcyclemlp.engine.load_from import use_backbone_file
 from mmcyclemlp.engine.runner import build_runner
 from mmcyclemlp.errors import CheckpointError
 
@@ -80,7 +80,7 @@ def same_logits(model, plain, images):
 @pytest.mark.parametrize('tta', [False, True])
 @pytest.mark.parametrize('name', ['official', 'bare', 'mm',
                                   'mm with offsets'])
-def test_loaded_to_be_evaluated(name, tta, config, plain, images, tmp_path):
+def test_loads_to_evaluate(name, tta, config, plain, images, tmp_path):
     files(plain, tmp_path)
     config.load_from = str(tmp_path / f'{name}.pth')
     if tta:
@@ -97,7 +97,7 @@ def test_loaded_to_be_evaluated(name, tta, config, plain, images, tmp_path):
 
 
 @pytest.mark.parametrize('by', ['init_cfg', 'load_from'])
-def test_loaded_to_be_trained(by, config, plain, images, tmp_path):
+def test_loads_to_train(by, config, plain, images, tmp_path):
     files(plain, tmp_path)
     path = str(tmp_path / 'official.pth')
     if by == 'init_cfg':
@@ -114,7 +114,7 @@ def test_loaded_to_be_trained(by, config, plain, images, tmp_path):
     same_logits(model, plain, images)
 
 
-def test_other_classes(config, plain, images, tmp_path):
+def test_refuses_another_number_of_classes(config, plain, images, tmp_path):
     content = files(plain, tmp_path)
     config.load_from = str(tmp_path / 'official.pth')
     config.model.backbone.num_classes = 4
@@ -140,7 +140,7 @@ def test_other_classes(config, plain, images, tmp_path):
     ('another network', r'file\.pth: not a CycleNet'),
     ('other classes', r'num_classes'),
 ])
-def test_what_cannot_be_evaluated(what, message, config, plain, tmp_path):
+def test_refuses_to_evaluate(what, message, config, plain, tmp_path):
     state = plain.state_dict()
     if what == 'no head':
         del state['head.weight'], state['head.bias']

@@ -1,4 +1,4 @@
-"""What a config lacks, told before it is used."""
+"""Check that a config has what a command needs."""
 
 import copy
 
@@ -7,8 +7,7 @@ from mmengine.config import Config
 from mmengine.registry import LOOPS
 from mmengine.runner import EpochBasedTrainLoop
 
-from mmcyclemlp.engine import config_checks as config_shape
-from mmcyclemlp.engine import runner as launch
+from mmcyclemlp.engine import config_checks
 from mmcyclemlp.engine.config_checks import check_config
 from mmcyclemlp.errors import UserError
 
@@ -48,14 +47,14 @@ def error_of(action='train', **changes):
     dict(train_cfg=dict(type='MineLoop')),
     dict(train_cfg=dict(type=EpochBasedTrainLoop, max_epochs=1),
          default_hooks=dict(timer=None))], ids=repr)
-def test_what_mm_runs_passes(changes, monkeypatch):
+def test_accepts_what_mm_runs(changes, monkeypatch):
     for name in ('MineLoop', 'MultiValLoop'):
         monkeypatch.setitem(LOOPS.module_dict, name, EpochBasedTrainLoop)
     for action in ('train', 'test', 'check'):
         check_config(config(**changes), action)
 
 
-def test_what_only_training_needs_is_not_asked_of_a_test():
+def test_a_test_needs_no_training_keys():
     part = dict(train_dataloader=None, train_cfg=None, optim_wrapper=None)
     check_config(config(**part), 'test')
     assert error_of(**part) == (
@@ -63,7 +62,7 @@ def test_what_only_training_needs_is_not_asked_of_a_test():
         'add them')
 
 
-def test_mistakes_are_reported_together():
+def test_reports_all_mistakes_together():
     assert error_of(model='absent', train_cfg=None, train_dataloader=dict(
         dataset=[])) == (
             'model is missing: add model=dict(type=...); train_cfg is '
@@ -120,34 +119,11 @@ def test_an_old_config(action, missing):
     assert str(caught.value).startswith(f'mine.py: {missing}')
 
 
-def test_old_keys_that_are_left_are_named(monkeypatch):
+def test_logs_old_keys_that_are_ignored(monkeypatch):
     said = []
-    monkeypatch.setattr(config_shape, 'print_log',
+    monkeypatch.setattr(config_checks, 'print_log',
                         lambda text, *args: said.append(text))
     check_config(config(lr_config=dict(policy='step'),
                        optimizer=dict(type='SGD')), 'train')
     assert said == ['mine.py: lr_config is of mmdet 2.x or mmseg 0.x and is '
                     'ignored: use param_scheduler']
-
-
-def test_trust_reaches_networks_inside_others(monkeypatch):
-    inner = dict(type='CycleMLP_B1_feat', init_cfg=dict(checkpoint='a.pth'))
-    cfg = Config(dict(model=dict(
-        type='SoftTeacher', detector=dict(type='RetinaNet', backbone=inner),
-        others=[dict(type='CycleNet', init_cfg=None)]), default_scope='none'))
-    monkeypatch.setattr(launch, 'read_safely', lambda *args: None)
-    monkeypatch.setattr(launch, '_make_resumable', lambda *args: None)
-    with pytest.raises(UserError):
-        launch.build_runner(cfg, trusted=True)
-    assert cfg.model.detector.backbone.init_cfg.trusted is True
-    assert cfg.model.others[0].init_cfg is None
-
-
-def test_a_backbone_file_reaches_a_network_inside_another(monkeypatch):
-    monkeypatch.setattr(launch, 'read', lambda *args: {})
-    monkeypatch.setattr(launch, 'find_state_dict', lambda _: ({}, 'bare'))
-    cfg = Config(dict(load_from='a.pth', model=dict(
-        type='SoftTeacher', detector=dict(backbone=dict(type='CycleNet')))))
-    launch.use_backbone_file(cfg)
-    assert cfg.model.detector.backbone.init_cfg.checkpoint == 'a.pth'
-    assert cfg.load_from is None

@@ -1,4 +1,4 @@
-"""Two processes on the CPU: what is trained, and what ends a job."""
+"""Train in two processes on the CPU, also through engine/torchrun.py."""
 
 import json
 import subprocess
@@ -8,9 +8,60 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import two_ranks
+from mmengine.config import Config
+
+from mmcyclemlp.engine import distributed
+from mmcyclemlp.errors import UserError
 
 NETWORKS = ('retinanet', 'mask_rcnn', 'upernet')
 OUT_INDICES = ([0, 1, 2, 3], [1, 2, 3], [0, 2, 3])
+
+
+class IncompleteCache:
+    """Finder of modules that fails as yapf does with half a cache file."""
+
+    def __init__(self, failures):
+        self.failures = failures
+
+    def find_spec(self, name, path=None, target=None):
+        if name == 'yapf' and self.failures:
+            self.failures -= 1
+            raise EOFError('Ran out of input')
+
+
+@pytest.mark.parametrize('failures', [0, 1])
+def test_waits_for_the_cache_of_yapf(failures, monkeypatch):
+    finder = IncompleteCache(failures)
+    monkeypatch.setattr(sys, 'meta_path', [finder, *sys.meta_path])
+    monkeypatch.delitem(sys.modules, 'yapf', raising=False)
+    distributed.import_yapf()
+    assert finder.failures == 0 and 'yapf' in sys.modules
+
+
+def test_names_a_cache_of_yapf_that_stays_incomplete(monkeypatch):
+    monkeypatch.setattr(
+        sys, 'meta_path', [IncompleteCache(1000), *sys.meta_path])
+    monkeypatch.delitem(sys.modules, 'yapf', raising=False)
+    with pytest.raises(UserError, match='^yapf cannot read its own cache'):
+        distributed.import_yapf(patience=0)
+
+
+def test_sets_up_processes_without_gpu(monkeypatch):
+    groups = []
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    monkeypatch.setattr(
+        torch.distributed, 'init_process_group', groups.append)
+    cfg = Config(dict(launcher='none', model=dict(
+        heads=[dict(norm_cfg=dict(type='SyncBN'))])))
+    distributed.set_up_processes(cfg)
+    assert not groups and 'model_wrapper_cfg' not in cfg
+    assert cfg.model.heads[0].norm_cfg.type == 'SyncBN'
+    cfg.launcher = 'pytorch'
+    distributed.set_up_processes(cfg)
+    assert groups == ['gloo']
+    assert cfg.model_wrapper_cfg.device_ids is None
+    assert cfg.model.heads[0].norm_cfg.type == 'BN'
 
 
 def steps():
@@ -55,7 +106,7 @@ def result(run_python, drawn_data, tmp_path_factory):
     cases.write_text(json.dumps(CASES))
     run_python(
         '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', 2,
-        Path(__file__).parent.parent / 'two_ranks.py', drawn_data, cases, out)
+        Path(two_ranks.__file__), drawn_data, cases, out)
     results = json.loads(out.read_text())
     return lambda *case: results[CASES.index(case)]
 
@@ -72,13 +123,13 @@ def test_steps(case, result):
 
 
 @pytest.mark.parametrize('case', UNUSED, ids=name_of)
-def test_a_parameter_without_gradient_is_not_passed_over(case, result):
+def test_detects_a_parameter_without_gradient(case, result):
     # So the steps above have shown that there is none.
     assert 'parameters that were not used' in result('take_steps', case)
 
 
 @pytest.mark.parametrize('case', GRADIENTS, ids=name_of)
-def test_gradients_are_those_of_one_process(case, result):
+def test_gradients_equal_those_of_one_process(case, result):
     # UperNet's losses are means over all pixels, so two ranks with as many
     # images each are one process with all. Those of the detectors are
     # divided by the number of positive anchors or RoIs in the rank's own
@@ -94,7 +145,7 @@ def test_gradients_are_those_of_one_process(case, result):
 
 
 @pytest.mark.parametrize('case', BACKBONES, ids=name_of)
-def test_backbone_gradients_are_those_of_one_process(case, result):
+def test_backbone_gradients_equal_those_of_one_process(case, result):
     got = result('compare_backbone_gradients', case)
     assert isinstance(got, float), got
     assert got < 1e-11
@@ -102,7 +153,7 @@ def test_backbone_gradients_are_those_of_one_process(case, result):
 
 CONFIG = """
 _base_ = '{root}/demo/upernet.py'
-custom_imports = dict(imports=['mmcyclemlp', 'two_ranks'])
+custom_imports = dict(imports=['mmcyclemlp', 'helpers.two_ranks'])
 custom_hooks = [dict(type='RankHook', folder='{folder}', death={death!r})]
 crop_size = (64, 64)
 model = dict(data_preprocessor=dict(size=crop_size))
@@ -184,7 +235,7 @@ def test_a_dead_rank_ends_the_job(how, code, last, cause, train, tmp_path):
     seconds = end - float(death.read_text())
     assert got == code and cause in log, log
     assert log.strip().split('\n')[-1] == (
-        f'error: rank 1 ended first, {last}; what it said stands above')
+        f'error: rank 1 ended first, {last}; its own messages are above')
     # A killed rank's workers look for it every five seconds.
     while processes_of(tmp_path) and time.time() < end + 15:
         time.sleep(0.1)

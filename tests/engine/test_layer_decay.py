@@ -1,4 +1,4 @@
-"""The learning rate of every parameter, under decay by layer."""
+"""Learning rates with layer-wise decay."""
 
 import pytest
 import torch
@@ -69,7 +69,7 @@ def test_every_parameter(options):
     assert not rates
 
 
-def test_stages_that_are_not_run_do_not_count():
+def test_unused_stages_do_not_count():
     net = CycleNet(SIZES, out_indices=(0, 1))
     assert net.get_layer_depth('norm0.weight') == (4, 5)
     assert net.get_layer_depth('network.2.1.norm1.weight') == (3, 5)
@@ -81,13 +81,13 @@ def test_stages_that_are_not_run_do_not_count():
     assert not any(f'backbone.{name}' in rates for name in frozen)
 
 
-def test_a_rate_of_one_changes_nothing_and_takes_one_group():
+def test_a_rate_of_one_changes_nothing():
     groups = optimizer(Detector(CycleNet(SIZES)), lr=.3,
                        layer_decay_rate=1.).param_groups
     assert [group['lr'] for group in groups] == [.3]
 
 
-def test_other_settings_of_mm_hold():
+def test_keeps_other_settings_of_mm():
     model = Detector(CycleNet(SIZES))
     paramwise = dict(
         layer_decay_rate=.5, norm_decay_mult=0., bias_decay_mult=.5,
@@ -107,19 +107,19 @@ def test_other_settings_of_mm_hold():
 
 
 @pytest.mark.parametrize('rate', [None, 0, -.5, 1.5, '0.8', float('nan')])
-def test_a_rate_that_is_none(rate):
+def test_refuses_a_wrong_rate(rate):
     with pytest.raises(UserError, match='above 0 and up to 1'):
         optimizer(Detector(CycleNet(SIZES)), layer_decay_rate=rate)
 
 
-def test_a_backbone_without_layers():
+def test_refuses_a_backbone_without_layers():
     with pytest.raises(UserError, match='get_layer_depth.*a Conv2d'):
         optimizer(Detector(nn.Conv2d(3, 3, 1)), layer_decay_rate=.8)
-    with pytest.raises(UserError, match='that of Linear is missing'):
+    with pytest.raises(UserError, match='Linear has no backbone'):
         optimizer(nn.Linear(3, 3), layer_decay_rate=.8)
 
 
-def test_what_is_shared_is_stepped_once():
+def test_steps_a_shared_parameter_once():
     model = Detector(CycleNet(SIZES))
     model.head.append(model.neck)
     with pytest.raises(UserError, match=r'shape \(3, 3\): set bypass'):
@@ -130,14 +130,14 @@ def test_what_is_shared_is_stepped_once():
     assert len(rates) == 1
 
 
-def test_an_optimizer_without_lr():
+def test_refuses_an_optimizer_without_lr():
     with pytest.raises(UserError, match='has none'):
         build_optim_wrapper(Detector(CycleNet(SIZES)), dict(
             constructor=NAME, paramwise_cfg=dict(layer_decay_rate=.8),
             optimizer=dict(type='SGD')))
 
 
-def test_mmpretrain_agrees():
+def test_agrees_with_mmpretrain():
     pytest.importorskip('mmpretrain')
     try:
         from mmpretrain.engine import LearningRateDecayOptimWrapperConstructor
@@ -156,7 +156,7 @@ def test_mmpretrain_agrees():
         for group in theirs.optimizer.param_groups})
 
 
-def test_a_step_moves_layers_by_their_rates():
+def test_a_step_uses_the_rates():
     model = Detector(CycleNet(SIZES))
     sgd = optimizer(model, weight_decay=0., layer_decay_rate=.5)
     before = {name: parameter.detach().clone()

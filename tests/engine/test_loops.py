@@ -1,5 +1,6 @@
+"""Training loops that can be resumed from any batch."""
+
 import pytest
-import torch
 from helpers.tiny_configs import write_config
 from mmengine.config import Config
 from mmengine.dataset import DefaultSampler, InfiniteSampler
@@ -7,7 +8,6 @@ from mmengine.registry import TRANSFORMS
 from torch.utils.data import BatchSampler
 
 from mmcyclemlp.engine.loops import NamedImages, NumberedBatches
-from mmcyclemlp.engine.randomness import get_rng_state, seeded, set_rng_state
 from mmcyclemlp.engine.runner import build_runner
 from mmcyclemlp.errors import UserError
 
@@ -21,12 +21,12 @@ def drawn(batch):
     return [(int(draw), draw.numbers) for draw in batch]
 
 
-def test_nothing_is_given_before_the_beginning_is_known():
+def test_no_batches_before_begin():
     assert list(batches(DefaultSampler(range(8)), False)) == []
 
 
 @pytest.mark.parametrize('done', range(4))
-def test_an_epoch_is_taken_up_anywhere(done):
+def test_resumes_an_epoch_at_any_batch(done):
     def epoch(number, done):
         one = batches(DefaultSampler(range(8), seed=1), endless=False)
         assert len(one) == 3
@@ -41,7 +41,7 @@ def test_an_epoch_is_taken_up_anywhere(done):
 
 @pytest.mark.parametrize('make', [DefaultSampler, InfiniteSampler])
 @pytest.mark.parametrize('done', [0, 1, 3, 7, 20])
-def test_an_endless_stream_is_taken_up_anywhere(make, done):
+def test_resumes_an_endless_stream_at_any_batch(make, done):
     def stream(done, number):
         one = batches(make(range(8), seed=1), endless=True)
         one.begin(0, done)
@@ -52,27 +52,6 @@ def test_an_endless_stream_is_taken_up_anywhere(make, done):
     # No draw has the seed of another.
     numbers = [numbers for batch in whole for _, numbers in batch]
     assert len(set(numbers)) == len(numbers)
-
-
-def test_seeds_are_put_back():
-    import random
-
-    import numpy as np
-
-    def draw():
-        return random.random(), np.random.rand(), torch.rand(1).item()
-
-    before = get_rng_state()
-    with seeded(1, 2):
-        first = draw()
-    with seeded(1, 3):
-        other = draw()
-    outside = draw()
-    with seeded(1, 2):
-        assert draw() == first
-    assert all(a != b for a, b in zip(first, other))
-    set_rng_state(before)
-    assert draw() == outside
 
 
 @pytest.fixture
@@ -98,7 +77,7 @@ def make_runner(root, drawn_data, tmp_path):
     ('retinanet', 2, lambda path: path.unlink()),
     ('upernet', 1, lambda path: path.write_bytes(b'no image')),
     ('upernet', 0, lambda path: path.write_bytes(b''))])
-def test_an_unreadable_image_names_itself(name, workers, spoil, make_runner):
+def test_names_an_unreadable_image(name, workers, spoil, make_runner):
     data, make = make_runner
     path = data / 'images' / 'train' / '0003.jpg'
     spoil(path)
@@ -108,7 +87,7 @@ def test_an_unreadable_image_names_itself(name, workers, spoil, make_runner):
     assert '\n' not in str(caught.value)
 
 
-def test_an_unreadable_label_map_names_itself(make_runner):
+def test_names_an_unreadable_label_map(make_runner):
     data, make = make_runner
     path = data / 'annotations' / 'train' / '0002.png'
     path.write_bytes(path.read_bytes()[:50])
@@ -116,7 +95,7 @@ def test_an_unreadable_label_map_names_itself(make_runner):
         make('upernet', 0).train()
 
 
-def test_an_unreadable_image_of_validation_names_itself(make_runner):
+def test_names_an_unreadable_image_of_validation(make_runner):
     data, make = make_runner
     path = data / 'images' / 'val' / '0000.jpg'
     path.write_bytes(b'')
@@ -125,8 +104,7 @@ def test_an_unreadable_image_of_validation_names_itself(make_runner):
 
 
 @pytest.mark.parametrize('workers', [0, 2])
-def test_unreadable_images_are_skipped_and_counted(workers, make_runner,
-                                                   capfd):
+def test_skips_and_counts_unreadable_images(workers, make_runner, capfd):
     data, make = make_runner
     path = data / 'images' / 'train' / '0003.jpg'
     path.write_bytes(b'no image')
@@ -150,7 +128,7 @@ class FaultyTransform:
         return results['what there is not']
 
 
-def test_a_fault_of_a_transform_is_not_taken_for_an_image(make_runner):
+def test_a_failing_transform_is_not_an_unreadable_image(make_runner):
     _, make = make_runner
     runner = make('upernet', 0, unreadable='skip')
     runner._train_dataloader.dataset.pipeline.insert(
@@ -162,7 +140,7 @@ def test_a_fault_of_a_transform_is_not_taken_for_an_image(make_runner):
     assert runner.train_loop.images.skipped == 0
 
 
-def test_nothing_readable_ends(tmp_path):
+def test_stops_if_no_image_is_readable(tmp_path):
     class Nothing:
 
         def __getitem__(self, index):

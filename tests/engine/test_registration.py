@@ -1,4 +1,4 @@
-"""The names resolve in both libraries, with either alone, and with none."""
+"""Registered names, with both mm libraries, with one and with none."""
 
 import pytest
 
@@ -52,7 +52,7 @@ def test_names_resolve_with_one_library_only(family, absent, root,
     assert 'built' in run_python('-c', code, config).stdout
 
 
-def test_the_network_needs_torch_alone(run_python, tmp_path):
+def test_the_network_needs_only_torch(run_python, tmp_path):
     done = run_python('-c', WITHOUT_MM, tmp_path / 'file.pth')
     assert 'ran' in done.stdout
 
@@ -66,7 +66,7 @@ def test_a_typo_in_a_config_raises():
             dict(type='CycleMLP_B2_feat', drop_path_rates=0.1))
 
 
-def test_official_names_are_the_sizes():
+def test_official_names():
     mmdet = pytest.importorskip('mmdet.registry')
     model = mmdet.MODELS.build(dict(type='CycleMLP_B3_feat'))
     assert model.arch == 'b3' and model.fork_feat

@@ -1,4 +1,4 @@
-"""What mm keeps beside the weights comes back, and nothing else does."""
+"""Read the objects that mm saves beside tensors, and refuse others."""
 
 import pickle
 from collections import Counter, defaultdict
@@ -37,7 +37,7 @@ def through(content, tmp_path, protocol=2):
 
 
 @pytest.mark.parametrize('protocol', [2, 4])
-def test_what_was_saved_comes_back(protocol, tmp_path):
+def test_reads_what_mm_saves(protocol, tmp_path):
     history = HistoryBuffer([1., 2., 4.], [1, 1, 2])
     content = dict(
         arrays=ARRAYS, number=np.float64(0.1), flag=np.bool_(True),
@@ -80,7 +80,7 @@ DTYPE = np.dtype([('a', 'f4')]).__reduce__()[2]
                              'max_length': 9}), 'two lengths'),
     (Raw(HistoryBuffer, (), {'_log_history': np.array(['a']),
                              '_count_history': np.ones(1),
-                             'max_length': 9}), 'no numbers'),
+                             'max_length': 9}), 'other values than numbers'),
     (Raw(getattr, ('', 'format')), 'refused attribute'),
     (Raw(Counter, ([(1, 2)], )), 'TypeError'),
     (Raw(set, ([(1, 2)], )), 'a key of type tuple'),
@@ -88,7 +88,7 @@ DTYPE = np.dtype([('a', 'f4')]).__reduce__()[2]
     (Raw(Counter, (), {'update': None}), 'a state for a Counter'),
     (Raw(set, (), {'x': 1}), 'a state for a set'),
 ])
-def test_anything_else_is_refused(thing, message, tmp_path):
+def test_refuses_anything_else(thing, message, tmp_path):
     torch.save({'a': thing}, tmp_path / 'x.pth')
     with pytest.raises(CheckpointError, match=message):
         read_checkpoint(tmp_path / 'x.pth', allowed())
@@ -98,7 +98,7 @@ def test_anything_else_is_refused(thing, message, tmp_path):
     'mmengine.logging.history_buffer HistoryBuffer', 'numpy ndarray',
     'numpy dtype', 'collections Counter', 'builtins getattr',
     'numpy.core.multiarray scalar', '_codecs encode'])
-def test_nothing_is_changed_for_the_next_file(name, tmp_path):
+def test_a_file_cannot_change_how_the_next_is_read(name, tmp_path):
     module, attribute = name.split()
     spoil = (f'c{module}\n{attribute}\n(N}}'.encode()
              + b'U\x04meanNU\x0c__defaults__Nstb.')

@@ -1,4 +1,4 @@
-"""FSDP on two processes, held to training without it."""
+"""Compare FSDP in two processes with training without it."""
 
 import pytest
 import torch
@@ -41,7 +41,7 @@ def read(path):
     return checkpoint['state_dict'], [optimizer['state'][k] for k in keys]
 
 
-def test_resumed_from_either_and_evaluated(
+def test_resumes_and_evaluates(
         run_python, root, drawn_data, tmp_path, capfd):
     pytest.importorskip('mmseg')
     try:
@@ -77,7 +77,7 @@ def test_resumed_from_either_and_evaluated(
         (tmp_path / work / 'iter_3.pth').stat().st_size
         for work in ('own', 'plain'))
     assert size < 1.1 * plain_size
-    # A checkpoint as any other, for one process and mm's usual runner.
+    # One process and mm's usual runner read the checkpoint too.
     assert run_command(
         'test', tmp_path / 'upernet.py',
         tmp_path / 'own' / 'iter_3.pth', '--work-dir', tmp_path / 'test') == 0

@@ -1,6 +1,6 @@
-"""What a process that listens to signals forks and starts can be ended.
+"""Handle signals in the main process only.
 
-Each script runs in a process group of its own, for it signals the group.
+Each script signals its process group, so it runs in its own.
 """
 
 import os
@@ -17,7 +17,7 @@ import subprocess, sys, threading, time
 if __name__ == '__main__':
     from torch.utils.data import DataLoader
     from mmcyclemlp.engine.signals import (
-        listen, listen_no_more, shield_workers)
+        set_handler, restore_handlers, shield_workers)
 
 BOTH = signal.SIGTERM, signal.SIGINT
 DEFAULT = [signal.SIG_DFL, signal.default_int_handler]
@@ -132,13 +132,13 @@ def test_children_of_the_main_process_end(run_script):
     run_script("""
 if __name__ == '__main__':
     multiprocessing.set_start_method('fork')
-    listen(ignore)
+    set_handler(ignore)
     children()
-    # And it is still listening.
+    # And its handler is still set.
     os.kill(os.getpid(), signal.SIGTERM)
     os.kill(os.getpid(), signal.SIGINT)
     assert signal.getsignal(signal.SIGTERM) is ignore
-    listen_no_more()
+    restore_handlers()
     assert handlers()
 """)
 
@@ -168,7 +168,7 @@ def test_children_of_a_worker_end(run_script):
     run_script(LOADER + """
 if __name__ == '__main__':
     multiprocessing.set_start_method('fork')
-    listen(ignore)
+    set_handler(ignore)
     assert [int(x) for x in load(2, children)] == [0, 1]
 """)
 
@@ -183,7 +183,7 @@ def signal_group():
             time.sleep(.001)
 
 if __name__ == '__main__':
-    listen(ignore)
+    set_handler(ignore)
     done = False
     thread = threading.Thread(target=signal_group)
     thread.start()
@@ -212,15 +212,15 @@ if __name__ == '__main__':
     assert log.split() == ['exit']
 
 
-def test_handlers_that_are_not_ours_stay(run_script):
+def test_keeps_handlers_of_others(run_script):
     run_script("""
 def theirs(number, frame):
     pass
 
 if __name__ == '__main__':
     signal.signal(signal.SIGTERM, theirs)
-    listen(ignore)
-    listen(print)
+    set_handler(ignore)
+    set_handler(print)
     if os.fork() == 0:
         # As before.
         os._exit(signal.getsignal(signal.SIGTERM) is not theirs)
@@ -230,7 +230,7 @@ if __name__ == '__main__':
         # Set since.
         os._exit(signal.getsignal(signal.SIGINT) is not theirs)
     assert os.wait()[1] == 0
-    listen_no_more()
+    restore_handlers()
     assert signal.getsignal(signal.SIGTERM) is theirs
     assert signal.getsignal(signal.SIGINT) is theirs
     mask = {signal.SIGTERM}

@@ -28,9 +28,9 @@ from mmengine.registry import (
 )
 
 from mmcyclemlp.engine.config import read_config
-from mmcyclemlp.engine.distributed import leave_group
+from mmcyclemlp.engine.distributed import leave_group, set_up_processes
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 SIZE = 64
 # The heads whose losses are divided by what is found in the own images.
 DIVIDED = dict(
@@ -45,7 +45,9 @@ DIVIDED = dict(
 
 @cache
 def read(path):
-    return read_config(str(ROOT / path), launcher='pytorch')
+    cfg = read_config(str(ROOT / path), launcher='pytorch')
+    set_up_processes(cfg)
+    return cfg
 
 
 def small_config(name, out_indices=(0, 1, 2, 3), **backbone):

@@ -1,1 +1,1 @@
-"""Hooks for training that lasts, by mm's own extension point."""
+"""Hooks for mm's runner."""

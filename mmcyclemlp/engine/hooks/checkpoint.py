@@ -1,8 +1,11 @@
-"""Checkpoints of training that are whole, and that training continues from."""
+"""Save checkpoints that are complete, and resume training from them."""
+
+from __future__ import annotations
 
 import glob
 import os
 from collections import deque
+from pathlib import Path
 
 from mmengine.dist import all_gather_object, is_main_process
 from mmengine.fileio import LocalBackend, register_backend
@@ -10,6 +13,7 @@ from mmengine.hooks import CheckpointHook
 from mmengine.logging import print_log
 from mmengine.optim import ZeroRedundancyOptimizer
 from mmengine.registry import HOOKS
+from mmengine.runner import Runner
 
 from ...checkpoint_files import write_whole
 from ...errors import UserError
@@ -21,18 +25,18 @@ INTERRUPTED = 'interrupted.pth'
 
 @register_backend('whole_files')
 class WholeFiles(LocalBackend):
-    """Files on disks of this machine, there whole or not at all."""
+    """mmengine's backend of local files, for files that are complete."""
 
-    def put(self, obj, filepath):
-        """Write a file, have it read back, and then give it its name.
+    def put(self, obj: bytes, filepath: str | Path) -> None:
+        """Write a file under another name, read it back, and rename it.
 
         Args:
             obj (bytes): A checkpoint.
-            filepath (str | Path): Where it belongs. What lies there stays
-                until the new file is whole.
+            filepath (str | Path): Path of the file. An old file stays until
+                the new one is complete.
 
         Raises:
-            UserError: It cannot be written, or not be read back.
+            UserError: The file cannot be written or read back.
         """
         os.makedirs(os.path.dirname(filepath), exist_ok=True)
         try:
@@ -42,7 +46,7 @@ class WholeFiles(LocalBackend):
 
 
 def _is_sharded(runner):
-    """Whether each process has a part of the optimizer's state."""
+    """Return whether each process has a part of the optimizer's state."""
     return isinstance(getattr(runner.optim_wrapper, 'optimizer', None),
                       ZeroRedundancyOptimizer)
 
@@ -50,43 +54,46 @@ def _is_sharded(runner):
 def _cannot_write(path, error):
     return UserError(
         f'{path} cannot be written: {error.strerror}. The checkpoints before '
-        'are whole: mend that, and go on with --resume')
+        'are complete: fix this, and continue with --resume')
 
 
 @HOOKS.register_module()
 class WholeCheckpointHook(CheckpointHook):
-    """mmengine's CheckpointHook, but a checkpoint is whole and says all.
+    """mmengine's CheckpointHook whose checkpoints are complete.
 
-    The old one is removed after the new one was read back, not before. Each
-    holds, as ``progress``, what mm leaves out: states of the random
-    generators of every process, gradients that are being accumulated, the
-    batches that are done of an epoch, and whether its validation is.
+    An old checkpoint is removed only after the new one was read back. Each
+    checkpoint has an entry ``progress`` with what mm does not save: the
+    states of the random generators of every process, gradients that are
+    being accumulated, the finished batches of an epoch, and whether its
+    validation is finished.
 
     Args:
-        kwargs: As of CheckpointHook.
+        kwargs: Arguments of CheckpointHook.
     """
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs) -> None:
         super().__init__(**kwargs)
         if self.backend_args is None and self.file_client_args is None:
             self.backend_args = dict(backend='whole_files')
-        self._progress = None  # to put in the checkpoint that is being saved
-        self._place = None     # epoch and step that it is of
-        self._resumed = None   # of the checkpoint that training goes on from
-        self._before_val = None  # random states of training, meanwhile
+        # Of the checkpoint that is being saved: its `progress`, and its
+        # epoch and step.
+        self._progress = self._place = None
+        self._resumed = None   # `progress` of the checkpoint to resume from
+        # During validation: random states of training, and, while metrics
+        # are computed, the progress of all processes.
+        self._before_val = self._gathered = None
         self._validated = False
-        self._gathered = None  # of all processes, while metrics are computed
-        self._saved = None     # step, and whether validated
+        self._saved = None     # step of the last save, and whether validated
 
-    # What is saved.
+    # Save.
 
     def _save_checkpoint_with_step(self, runner, step, meta):
         kept = list(self.keep_ckpt_ids) if self.max_keep_ckpts > 0 else []
         if self.max_keep_ckpts > 0:
             if kept[-1:] != [step]:
                 kept.append(step)
-            # With what is about to be removed: should that not come to pass,
-            # mm does so when training goes on.
+            # With the checkpoint that is removed next. If the run is killed
+            # before, mm removes it in the resumed run.
             runner.message_hub.update_info('keep_ckpt_ids', kept)
         number, self.max_keep_ckpts = self.max_keep_ckpts, -1
         self._progress = self._gather_progress(runner)
@@ -112,7 +119,7 @@ class WholeCheckpointHook(CheckpointHook):
         before = ({None: self.best_ckpt_path} if one
                   else dict(self.best_ckpt_path_dict))
         self._place = dict(epoch=runner.epoch, iter=runner.iter)
-        # mm removes what it knows of before it saves.
+        # Hide the old one from mm, which would remove it before it saves.
         self._set_best(dict.fromkeys(before), one)
         super()._save_best_checkpoint(runner, metrics)
         self._place = None
@@ -131,20 +138,20 @@ class WholeCheckpointHook(CheckpointHook):
             self.best_ckpt_path_dict = paths
 
     def after_val_epoch(self, runner, metrics):
-        """Save the best checkpoint; validation needs not be done again."""
+        """Save the best checkpoint; a resumed run does not validate again."""
         self._validated = True
         super().after_val_epoch(runner, metrics)
 
-    def save_interrupted(self, runner, in_step):
-        """Save a run that is about to end before its time.
+    def save_interrupted(self, runner: Runner, in_step: bool) -> str:
+        """Save a run that is about to stop.
 
         Args:
             runner (Runner): The runner.
-            in_step (bool): Whether the hooks of a training step are being
-                called, rather than those of validation.
+            in_step (bool): Whether this is called from a hook of a training
+                step, not from one of validation.
 
         Returns:
-            str: Name of the checkpoint that has all that was done.
+            str: Name of the checkpoint of the last step.
         """
         done = runner.iter + in_step
         if self._saved == (done, self._validated):
@@ -160,15 +167,17 @@ class WholeCheckpointHook(CheckpointHook):
         self._progress = self._place = None
         return INTERRUPTED
 
-    def gather(self, runner):
-        """Let the main process save alone until validation is over.
+    def gather(self, runner: Runner) -> bool:
+        """Gather what the main process needs to save without the others.
+
+        Call it in all processes. It is valid until the end of validation.
 
         Args:
-            runner (Runner): The runner; this is called in all processes.
+            runner (Runner): The runner.
 
         Returns:
-            bool: Whether it can. It cannot where each process has a part of
-            the optimizer's state.
+            bool: False if each process has a part of the optimizer's state,
+            so that the main process cannot save without the others.
         """
         if _is_sharded(runner):
             return False
@@ -176,9 +185,9 @@ class WholeCheckpointHook(CheckpointHook):
         return True
 
     def _own_progress(self, runner):
-        """What is not the same in all processes."""
+        """Return what differs between processes."""
         return dict(
-            # Of training, where validation is going on.
+            # During validation the states of training.
             rng=self._before_val or get_rng_state(),
             gradients={
                 name: parameter.grad.cpu()
@@ -187,7 +196,7 @@ class WholeCheckpointHook(CheckpointHook):
             })
 
     def _gather_progress(self, runner):
-        """What is the same in all processes, and a list of what is not."""
+        """Return the progress of the run, with a list of all processes."""
         loop = runner.train_loop
         progress = dict(
             processes=self._gathered or all_gather_object(
@@ -197,12 +206,12 @@ class WholeCheckpointHook(CheckpointHook):
             validated=self._validated)
         if self.save_optimizer and not is_main_process() and (
                 _is_sharded(runner)):
-            # The main process waits for it when it saves.
+            # The main process calls it when it saves, and waits for all.
             runner.optim_wrapper.optimizer.consolidate_state_dict()
         return progress
 
     def before_save_checkpoint(self, runner, checkpoint):
-        """Add what mm leaves out, and what FlexibleRunner miscounts."""
+        """Add the progress, and the step, which FlexibleRunner miscounts."""
         checkpoint['meta'].update(self._place or {})
         if self._progress is not None:
             checkpoint['progress'] = self._progress
@@ -212,54 +221,56 @@ class WholeCheckpointHook(CheckpointHook):
         if is_main_process() and self.file_backend.isfile(path):
             self.file_backend.remove(path)
 
-    # What training goes on from.
+    # Resume.
 
     def after_load_checkpoint(self, runner, checkpoint):
-        """Take out what mm does not know; it is used when all is loaded."""
+        """Keep the progress until mm has loaded the checkpoint."""
         self._resumed = checkpoint.pop('progress', None)
 
     def before_train(self, runner):
-        """Clear up, and do the validation that the checkpoint waits for."""
+        """Remove partial files, and do the validation that is due."""
         super().before_train(runner)
         if is_main_process():
             for path in glob.glob(os.path.join(
                     glob.escape(self.out_dir), '.*.pth.*.part')):
-                os.remove(path)  # of a save that was killed
+                os.remove(path)  # the run was killed while it saved
         loop, progress = runner.train_loop, self._resumed
         if loop.iter == 0 or not hasattr(loop, 'validation_is_due'):
             return
         if progress is None:
             print_log('The checkpoint has no states of random generators: '
-                      'training goes on from it, but not to the same bits as '
-                      'if it had not been left', logger='current')
+                      'training continues from it, but the weights differ '
+                      'from those of a run without interruption',
+                      logger='current')
         else:
-            self._find_place(loop, progress)
+            self._set_batches_done(loop, progress)
         if runner.val_loop is not None and loop.validation_is_due() and not (
                 progress and progress['validated']):
             runner.val_loop.run()
 
-    def _find_place(self, loop, progress):
+    def _set_batches_done(self, loop, progress):
         done, number = progress['batches_done'], len(loop.dataloader)
         if done and number != progress['batches_per_epoch']:
             raise UserError(
                 f'the checkpoint is from the middle of an epoch of '
                 f'{progress["batches_per_epoch"]} batches in each process, '
-                f'and now it has {number}: resume with the same data, '
+                f'but now it has {number}: resume with the same data, '
                 'batch_size and number of processes, or from the checkpoint '
                 'of an epoch')
         loop.batches_done = done
 
     def before_train_epoch(self, runner):
-        """Put the states back, last of all that is done before a step."""
+        """Restore gradients and random states just before the first step."""
         progress, self._resumed = self._resumed, None
         if not progress or runner.iter == 0:
             return
         processes = progress['processes']
         if len(processes) != runner.world_size:
             print_log(
-                f'The checkpoint is of {len(processes)} processes, and now '
-                f'there are {runner.world_size}: training goes on, but not '
-                'to the same bits', logger='current')
+                f'The checkpoint is of {len(processes)} processes, but this '
+                f'run has {runner.world_size}: training continues, but the '
+                'weights differ from those of a run without interruption',
+                logger='current')
             return
         own = processes[runner.rank]
         for name, parameter in runner.model.named_parameters():
@@ -267,24 +278,24 @@ class WholeCheckpointHook(CheckpointHook):
                 parameter.grad = own['gradients'][name].to(parameter.device)
         set_rng_state(own['rng'])
 
-    # What validation draws must not be missed in training.
+    # Validation must not change the random states of training.
 
     def before_val(self, runner):
-        """Keep the states of the random generators."""
+        """Store the states of the random generators."""
         self._before_val = get_rng_state()
 
     def after_val(self, runner):
-        """Put them back."""
+        """Restore them."""
         set_rng_state(self._before_val)
         self._before_val = self._gathered = None
 
     def after_train_iter(self, runner, batch_idx, data_batch=None,
                          outputs=None):
-        """Save, if it is time."""
+        """Save if a checkpoint is due."""
         self._validated = False
         super().after_train_iter(runner, batch_idx, data_batch, outputs)
 
     def after_train_epoch(self, runner):
-        """Save, if it is time."""
+        """Save if a checkpoint is due."""
         self._validated = False
         super().after_train_epoch(runner)

@@ -1,9 +1,11 @@
-"""The first steps of a run, that its config may doom.
+"""Report in one line the errors of the first steps of a run.
 
-The first training step is the run's own: when it fails, nothing is changed
-yet, and one line says why. The first validation batch is tried before
-training, so that no run ends after its first epoch.
+The first training step is a step of the run: if it fails, nothing is changed
+yet. The first validation batch is tried before training, so that no run fails
+after its first epoch.
 """
+
+from __future__ import annotations
 
 import contextlib
 import copy
@@ -12,39 +14,43 @@ import io
 import logging
 import traceback
 import warnings
+from collections.abc import Iterator
+from typing import Any
 
 import torch
+from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.logging import print_log
-from mmengine.runner import ValLoop
+from mmengine.runner import Runner, ValLoop
 from mmengine.runner.amp import autocast
+from torch import nn
 from torch.nn.modules.batchnorm import SyncBatchNorm, _BatchNorm
-from torch.utils.data import BatchSampler
+from torch.utils.data import BatchSampler, DataLoader
 
 from ...errors import UserError
 from ..config_nodes import is_mm
 from ..loops import name_images
 from ..randomness import get_rng_state, set_rng_state
-from ..step_errors import explain, one_value, samples_of
+from ..step_errors import explain, has_one_value, samples_of
 
 
 class FirstStepsHook(Hook):
-    """Know how far a run has come, and try its first validation batch.
+    """Follow the first step of a run, and try the first validation batch.
 
     Args:
-        check (str): What to do when that batch fails, or the last batch of
-            an epoch will: 'error', 'warn', or 'off' to try neither.
-            Default: 'error'.
+        check (str): What to do if the validation batch fails, or if the
+            last batch of an epoch will fail: 'error', 'warn', or 'off' to
+            check neither. Default: 'error'.
 
     Attributes:
-        stage (str | None): What is under way until the first step is done.
-            None before all that the config asks for is built, and after
-            the step.
+        begun (bool): Whether mm has built everything from the config.
+        stage (str | None): Name of the current part of the first step; None
+            before and after it.
     """
 
     priority = 'LOW'  # after hooks that prepare the model
 
-    def __init__(self, check='error'):
+    def __init__(self, check: str = 'error') -> None:
         self.check = check
         self.begun = False
         self.stage = None
@@ -53,7 +59,7 @@ class FirstStepsHook(Hook):
         self._watch = None
 
     def before_run(self, runner):
-        """Called once by mm, before a checkpoint is read."""
+        """Note that the run starts; mm loads a checkpoint after this."""
         self.begun = True
         self.stage = 'the run, before its first step,'
 
@@ -73,16 +79,16 @@ class FirstStepsHook(Hook):
             return
         self.stage = 'the first training step'
         self._batch = data_batch
-        if self.check != 'off' and last_is_one(runner):
-            self._watch = _OneByOne(runner.model, len(samples_of(data_batch)))
+        if self.check != 'off' and last_batch_is_one(runner):
+            self._watch = _SingleValues(
+                runner.model, len(samples_of(data_batch)))
 
     def after_train_iter(self, runner, batch_idx, data_batch=None,
                          outputs=None):
-        """The step is done; the last batch may be smaller."""
+        """End the first step, and check the size of the last batch."""
         self.stage = self._batch = None
         watch, self._watch = self._watch, None
         if watch is not None:
-            watch.end()
             with self._as_checked():
                 watch.check(runner.train_dataloader)
 
@@ -99,15 +105,15 @@ class FirstStepsHook(Hook):
                         outputs=None):
         self.stage = self._batch = None
 
-    def explain(self, runner, error):
-        """Turn what a stage raised into one line.
+    def explain(self, runner: Runner, error: Exception) -> UserError:
+        """Describe in one line the exception that the stage raised.
 
         Args:
             runner (Runner): The runner.
-            error (Exception): As it was caught.
+            error (Exception): The exception, as it was caught.
 
         Returns:
-            UserError: With the keys of the config that are to blame.
+            UserError: Error with the config keys that cause the failure.
         """
         loader = self._loader and getattr(runner, self._loader)
         return explain(runner.model, self.stage, error, self._batch,
@@ -123,12 +129,12 @@ class FirstStepsHook(Hook):
             print_log(f'{error}', 'current', logging.WARNING)
 
 
-def log_traceback(logger, error):
-    """Write a traceback into the log file of a run, and not on the screen.
+def log_traceback(logger: logging.Logger, error: Exception) -> None:
+    """Write a traceback to the log file of a run, but not to the screen.
 
     Args:
-        logger (Logger): Of the run.
-        error (Exception): As it was caught.
+        logger (Logger): Logger of the run.
+        error (Exception): The exception, as it was caught.
     """
     text = ''.join(traceback.format_exception(
         type(error), error, error.__traceback__))
@@ -139,13 +145,13 @@ def log_traceback(logger, error):
             handler.handle(record)
 
 
-def is_full_disk(error):
-    """Whether an error has a remedy that its command tells."""
+def is_full_disk(error: Exception) -> bool:
+    """Return whether the disk is full, for which there is a message."""
     return isinstance(error, OSError) and error.errno == errno.ENOSPC
 
 
-def last_is_one(runner):
-    """Whether the last batch of each epoch has one image, others more."""
+def last_batch_is_one(runner: Runner) -> bool:
+    """Return whether only the last batch of each epoch has one image."""
     batches = getattr(runner.train_dataloader, 'batch_sampler', None)
     if getattr(batches, 'endless', False) or runner.cfg.get('compile'):
         return False
@@ -155,60 +161,56 @@ def last_is_one(runner):
             and len(batches.sampler) % batches.batch_size == 1)
 
 
-class _OneByOne:
-    """Batch norms that get one value per channel and image.
+class _SingleValues:
+    """Find batch norms that get one value per channel and image.
 
     Args:
-        model (nn.Module): The model, about to do a step.
+        model (nn.Module): The model, before a training step.
         images (int): Number of images in the batch.
     """
 
-    def __init__(self, model, images):
+    def __init__(self, model: nn.Module, images: int) -> None:
         self.images = images
         self.found = []
         self.handles = [
-            module.register_forward_pre_hook(self._look(name))
+            module.register_forward_pre_hook(self._watch(name))
             for name, module in model.named_modules()
             if isinstance(module, _BatchNorm) and module.training
             and not (isinstance(module, SyncBatchNorm)
                      and torch.distributed.is_initialized())]
 
-    def _look(self, name):
-        def look(module, inputs):
-            if (len(inputs[0]) == self.images and one_value(inputs[0][:1])
-                    and module.training and name not in self.found):
+    def _watch(self, name):
+        def watch(module, inputs):
+            if (len(inputs[0]) == self.images and module.training
+                    and has_one_value(inputs[0][:1])):
                 self.found.append(name)
-        return look
+        return watch
 
-    def end(self):
-        for handle in self.handles:
-            handle.remove()
-
-    def check(self, loader):
-        """See that no batch of one image comes.
+    def check(self, loader: DataLoader) -> None:
+        """Check, after the step, that a batch of one image would pass.
 
         Raises:
-            UserError: One comes, and mm would stop there.
+            UserError: A batch norm would fail.
         """
+        for handle in self.handles:
+            handle.remove()
         if self.found:
-            name = self.found[0]
-            name = name[len('module.'):] if name.startswith(
-                'module.') else name
             raise UserError(
-                f'model.{name} gets a map of 1x1, and the last batch of an '
-                f'epoch has one image ({len(loader.sampler)} images, '
-                f'batch_size {loader.batch_sampler.batch_size}), of which '
-                'batch norm has one value per channel: set '
+                f'model.{self.found[0].removeprefix("module.")} gets a 1x1 '
+                'map, and the last batch of an epoch has one image '
+                f'({len(loader.sampler)} images, batch_size '
+                f'{loader.batch_sampler.batch_size}), but batch norm needs '
+                'more than one value per channel: set '
                 'train_dataloader.drop_last=True, or another batch_size')
 
 
-def try_validation(runner):
-    """Do what validation does with its first batch; nothing is changed.
+def try_validation(runner: Runner) -> None:
+    """Validate on the first batch; leave the runner unchanged.
 
-    Loops other than mm's own are left alone.
+    Only mm's own validation loop is tried.
 
     Args:
-        runner (Runner): The runner, about to train.
+        runner (Runner): The runner, before training.
 
     Raises:
         UserError: Validation would fail.
@@ -230,7 +232,7 @@ def try_validation(runner):
             with torch.no_grad(), autocast(enabled=loop.fp16):
                 outputs = runner.model.val_step(batch)
             step = 'val_evaluator, with the first validation batch,'
-            given = _evaluate(loop.evaluator, outputs, batch)
+            names = _evaluate(loop.evaluator, outputs, batch)
     except UserError:
         raise
     except Exception as error:  # of any model, transform or metric
@@ -239,20 +241,20 @@ def try_validation(runner):
         log_traceback(runner.logger, error)
         raise explain(runner.model, step, error, batch, 'val_dataloader',
                       loader.dataset) from error
-    if given is not None:
-        _check_best(runner, given)
+    if names is not None:
+        _check_save_best(runner, names)
 
 
-def _is_ever_due(loop):
+def _is_ever_due(loop: Any) -> bool:
     return getattr(loop, 'val_begin', 1) <= max(
         getattr(loop, 'max_epochs', 0), getattr(loop, 'max_iters', 0))
 
 
-def _first_batch(loader):
-    """The first batch, from a worker if the loader has workers.
+def _first_batch(loader: DataLoader) -> Any:
+    """Load the first batch, in a worker if the loader has workers.
 
-    What is opened in this process must not be shared with the workers that
-    start later.
+    Files that are opened in this process would be shared with the workers
+    that start later.
     """
     indices = next(iter(loader.batch_sampler or ()), None)
     if indices is None:
@@ -265,8 +267,8 @@ def _first_batch(loader):
 
 
 @contextlib.contextmanager
-def _unchanged(runner):
-    """Put back what a step in eval mode changes, and print nothing."""
+def _unchanged(runner: Runner) -> Iterator[None]:
+    """Restore what a step in eval mode changes, and print nothing."""
     state = get_rng_state()
     modes = [(module, module.training) for module in runner.model.modules()]
     hub = {name: copy.deepcopy(getattr(runner.message_hub, name))
@@ -286,58 +288,62 @@ def _unchanged(runner):
         set_rng_state(state)
 
 
-# Metrics that are computed of one batch as they are of all.
+# Metrics that can be computed on one batch.
 _COMPUTED = ('mmdet.evaluation.metrics.coco_metric.CocoMetric',
              'mmseg.evaluation.metrics.iou_metric.IoUMetric',
              'mmpretrain.evaluation.metrics.single_label.Accuracy')
 
 
-def _evaluate(evaluator, outputs, batch):
-    """Evaluate one batch by copies of the metrics, in this process alone.
+def _evaluate(evaluator: Evaluator, outputs: list, batch: Any,
+              ) -> list[str] | None:
+    """Evaluate one batch with copies of the metrics, in this process only.
 
     Returns:
-        list[str] | None: Names of all values; None if some are not known.
+        list[str] | None: Names of all values; None if some are unknown.
     """
-    all_metrics, evaluator = evaluator.metrics, copy.copy(evaluator)
-    copies = [_separate(metric) for metric in all_metrics]
+    metrics, evaluator = evaluator.metrics, copy.copy(evaluator)
+    copies = [_copy_metric(metric) for metric in metrics]
     evaluator.metrics = [metric for metric in copies if metric is not None]
     evaluator.process(data_samples=outputs, data_batch=batch)
-    given = None if None in copies else []
-    for metric in evaluator.metrics:
-        kind = type(metric)
-        if f'{kind.__module__}.{kind.__name__}' not in _COMPUTED:
-            given = None
-            continue
-        kinds = []
-        if kind.__name__ == 'CocoMetric':
-            kinds = metric.metrics
-            metric.img_ids = [truth['img_id'] for truth, _ in metric.results]
-            metric.outfile_prefix = None
-            metric.format_only = False
-        values = metric.compute_metrics(metric.results)
-        # Without a detection CocoMetric gives none.
-        if not values or not all(
-                any(f'{name}'.startswith(f'{kind}_') for name in values)
-                for kind in kinds):
-            given = None
-        if given is not None:
-            given += [f'{metric.prefix}/{name}' if metric.prefix else name
-                      for name in values]
-    return given
+    found = [_names_of_values(metric) for metric in evaluator.metrics]
+    if None in copies or None in found:
+        return None
+    return [name for names in found for name in names]
 
 
-def _separate(metric):
-    """A copy that keeps results of its own, and writes no label maps.
+def _names_of_values(metric: BaseMetric) -> list[str] | None:
+    """Compute a metric of mm; return the names of its values if known."""
+    kind = type(metric)
+    if f'{kind.__module__}.{kind.__name__}' not in _COMPUTED:
+        return None
+    kinds = []
+    if kind.__name__ == 'CocoMetric':
+        kinds = metric.metrics
+        metric.img_ids = [truth['img_id'] for truth, _ in metric.results]
+        metric.outfile_prefix = None
+        metric.format_only = False
+    values = metric.compute_metrics(metric.results)
+    # Without any detection CocoMetric returns no values.
+    if not values or not all(
+            any(f'{name}'.startswith(f'{kind}_') for name in values)
+            for kind in kinds):
+        return None
+    return [f'{metric.prefix}/{name}' if metric.prefix else name
+            for name in values]
+
+
+def _copy_metric(metric: BaseMetric) -> BaseMetric | None:
+    """Copy a metric with its own results; the copy writes no label maps.
 
     Returns:
-        BaseMetric | None: None if a metric of the user's cannot be copied.
+        BaseMetric | None: None if a metric of the user cannot be copied.
     """
     if not is_mm(metric):
         try:
             return copy.deepcopy(metric)
-        except Exception:  # of any object that it holds
+        except Exception:  # of any object that it has
             return None
-    # mm's are copied as far as they change: their ground truth is large.
+    # Of mm's metrics copy what changes: the ground truth is large.
     other = copy.copy(metric)
     for name, value in vars(metric).items():
         if isinstance(value, (dict, list, set)):
@@ -349,14 +355,14 @@ def _separate(metric):
     return other
 
 
-def _check_best(runner, given):
-    """See that save_best names what the evaluator gives."""
+def _check_save_best(runner: Runner, names: list[str]) -> None:
+    """Check that the evaluator has a value of the name in save_best."""
     for hook in runner.hooks:
         if isinstance(hook, CheckpointHook) and hook.save_best:
             unknown = [name for name in hook.key_indicators
-                       if name not in ('auto', *given)]
+                       if name not in ('auto', *names)]
             if unknown:
                 raise UserError(
                     f'default_hooks.checkpoint.save_best is {unknown[0]!r}, '
-                    f'and val_evaluator gives {", ".join(given)}: name one '
+                    f'but val_evaluator returns {", ".join(names)}: name one '
                     "of them, or 'auto'")

@@ -1,4 +1,6 @@
-"""Training that is asked to end ends at a step, and saved."""
+"""Stop training at a signal, and save it."""
+
+from __future__ import annotations
 
 import logging
 import multiprocessing
@@ -17,77 +19,79 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
 from ...errors import Stopped
-from ..signals import listen, listen_no_more
+from ..signals import restore_handlers, set_handler
 from .checkpoint import WholeCheckpointHook
 
 
 @HOOKS.register_module()
 class StopHook(Hook):
-    """At SIGTERM or SIGINT, finish the step, save, and end.
+    """At SIGTERM or SIGINT, finish the step, save, and end the run.
 
-    Of training as of validation. Asked once more a second or more later, the
-    process ends at once. Processes that this one forks or starts have the
-    handlers that were there before.
-    Needs a WholeCheckpointHook beside it.
+    The step may be of training or of validation. A second signal, a second
+    or more later, ends the process at once. Processes that this process
+    forks or starts have the previous handlers. The hook needs a
+    WholeCheckpointHook in the same runner.
 
     Raises:
-        Stopped: When all is saved; ends Python with exit code 75.
+        Stopped: The run is saved. It ends Python with exit code 75.
     """
 
     priority = 'LOWEST'
 
     def before_run(self, runner):
-        """Listen to signals; what came before ended the process."""
-        self._asked = None
+        """Set the handlers; an earlier signal ends the process."""
+        self._signal = None
         self._evaluating = False
         self._checkpoints = next(
             hook for hook in runner.hooks
             if isinstance(hook, WholeCheckpointHook))
-        # On the CPU, so that a step needs not wait for its GPU.
+        # A group on the CPU, so that a step does not wait for its GPU.
         self._group = (torch.distributed.new_group(backend='gloo')
                        if is_distributed() else None)
         evaluator = getattr(runner.val_loop, 'evaluator', None)
-        # Other runners save with all processes, which one alone cannot ask.
+        # Other runners save with all processes, which one cannot start.
         if evaluator is not None and (
                 self._group is None or isinstance(runner, Runner)):
             evaluator.evaluate = partial(
                 self._evaluate, runner, evaluator.evaluate)
         if threading.current_thread() is threading.main_thread():
-            listen(partial(self._ask, runner))
+            set_handler(partial(self._on_signal, runner))
 
-    def _ask(self, runner, number, frame):
-        if self._asked is not None:
+    def _on_signal(self, runner, number, frame):
+        if self._signal is not None:
             if time.monotonic() - self._since < 1:
-                return  # the same, by way of torchrun
+                return  # the same signal, sent again by torchrun
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
-        self._asked, self._since = number, time.monotonic()
-        print_log(f'{signal.Signals(number).name}: the step is finished and '
-                  'saved; once more ends at once', logger='current')
+        self._signal, self._since = number, time.monotonic()
+        print_log(f'{signal.Signals(number).name}: this step is finished '
+                  'and saved; a second signal ends the run at once',
+                  logger='current')
         if self._evaluating and is_main_process():
             self._leave_evaluation(runner)
 
     def _evaluate(self, runner, evaluate, size):
+        """Evaluate; a signal may save and end the run at once."""
         self._evaluating = (self._group is None
                             or self._checkpoints.gather(runner))
         try:
             return evaluate(size)
         except RuntimeError:
-            if self._asked is None or is_main_process():
+            if self._signal is None or is_main_process():
                 raise
-            os._exit(Stopped().code)  # the main process has saved and ended
+            os._exit(Stopped().code)  # the main process has saved the run
         finally:
             self._evaluating = False
 
     def _leave_evaluation(self, runner):
-        """Save and end; evaluation is done again on resuming.
+        """Save and end; a resumed run evaluates again.
 
-        The main process alone computes metrics, and the others wait for it.
-        A signal to the whole group ends the processes that a metric has
-        forked. The metric may wait for them for ever. So may its finally
-        clauses and the end of Python, which are left out for that reason.
+        Only the main process computes metrics, and the others wait for it.
+        A signal to the whole process group ends the processes that a metric
+        has forked. The metric may then wait for them forever, and so may its
+        finally clauses and the exit of Python. So they are skipped.
         """
-        self._save(runner, self._asked, validating=True)
+        self._save(runner, self._signal, validating=True)
         try:
             runner.visualizer.close()
             logging.shutdown()
@@ -99,39 +103,40 @@ class StopHook(Hook):
 
     def after_train_iter(self, runner, batch_idx, data_batch=None,
                          outputs=None):
-        """Stop here if asked to."""
-        self._stop_if_asked(runner, in_step=True)
+        """Stop after a signal."""
+        self._stop_after_signal(runner, in_step=True)
 
     def after_val_iter(self, runner, batch_idx, data_batch=None,
                        outputs=None):
-        """Stop here if asked to; validation is done anew on resuming."""
-        self._stop_if_asked(runner, validating=True)
+        """Stop after a signal; a resumed run validates again."""
+        self._stop_after_signal(runner, validating=True)
 
     def after_val_epoch(self, runner, metrics=None):
-        """Stop here if asked to."""
-        self._stop_if_asked(runner)
+        """Stop after a signal."""
+        self._stop_after_signal(runner)
 
     def after_run(self, runner):
-        """Listen no more."""
-        listen_no_more()
+        """Restore the handlers."""
+        restore_handlers()
 
-    def _stop_if_asked(self, runner, in_step=False, validating=False):
-        asked = torch.tensor(self._asked or 0)
+    def _stop_after_signal(self, runner, in_step=False, validating=False):
+        number = torch.tensor(self._signal or 0)
         if self._group is not None:
-            # At the same step in all processes.
+            # All processes stop at the same step.
             torch.distributed.all_reduce(
-                asked, torch.distributed.ReduceOp.MAX, group=self._group)
-        if asked:
-            self._save(runner, int(asked), in_step, validating)
+                number, torch.distributed.ReduceOp.MAX, group=self._group)
+        if number:
+            self._save(runner, int(number), in_step, validating)
             raise Stopped
 
-    def _save(self, runner, asked, in_step=False, validating=False):
+    def _save(self, runner, number, in_step=False, validating=False):
         for hook in runner.hooks if validating else ():
             if isinstance(hook, EMAHook):
-                # It validates with the average in the place of the weights.
+                # It validates with the average in place of the weights.
                 hook.after_val_epoch(runner)
         name = self._checkpoints.save_interrupted(runner, in_step)
         print_log(
-            f'Stopped by {signal.Signals(asked).name} after step '
-            f'{runner.iter + in_step}, saved as {name}: go on with --resume',
+            f'Stopped by {signal.Signals(number).name} after step '
+            f'{runner.iter + in_step}, saved as {name}: continue with '
+            '--resume',
             logger='current')

@@ -1,3 +1,5 @@
+"""Save complete checkpoints, and resume from them."""
+
 import os
 import subprocess
 from itertools import count
@@ -8,13 +10,13 @@ from helpers.tiny_configs import write_config
 from mmengine.config import Config
 from mmengine.hooks import Hook
 
-from mmcyclemlp.engine.config import resume_from
 from mmcyclemlp.engine.hooks.checkpoint import (
     INTERRUPTED,
     WholeCheckpointHook,
     WholeFiles,
 )
-from mmcyclemlp.engine.mm_checkpoints import find_resumable, read
+from mmcyclemlp.engine.load_from import find_resumable, resume_from
+from mmcyclemlp.engine.mm_checkpoints import read
 from mmcyclemlp.engine.runner import build_runner
 from mmcyclemlp.errors import UserError
 
@@ -35,9 +37,8 @@ def make_runner(root, drawn_data, tmp_path):
         # mm keeps those of one name.
         cfg.experiment_name = cfg.visualizer.name = os.urandom(4).hex()
         cfg.default_hooks.checkpoint.update(save_best=None, **checkpoint)
-        if resume:
-            resume_from(cfg)
-        runner = build_runner(cfg)
+        content = resume_from(cfg) if resume else None
+        runner = build_runner(cfg, checkpoint=content)
         return runner, next(hook for hook in runner.hooks
                             if isinstance(hook, WholeCheckpointHook))
 
@@ -68,8 +69,8 @@ def fill(folder, left):
 
 
 @pytest.mark.soak
-def test_full_disk_at_every_write(make_runner, small_disk, rounds,
-                                  record_property):
+def test_full_disk_at_every_write(
+        make_runner, small_disk, rounds, record_property):
     work = small_disk / 'work'
     runner, hook = make_runner(work, max_keep_ckpts=1)
     runner.train()
@@ -90,7 +91,7 @@ def test_full_disk_at_every_write(make_runner, small_disk, rounds,
         finally:
             filler.unlink()
         assert first.read_bytes() == whole
-        assert find_resumable(str(work)) == str(first)
+        assert find_resumable(str(work))[0] == str(first)
         assert not list(work.glob('.*.part'))
     assert refused * 4096 * rounds(8, 1) > size - 4096 * 8
     # And where there is room, it goes on.
@@ -99,8 +100,8 @@ def test_full_disk_at_every_write(make_runner, small_disk, rounds,
     record_property('writes refused', refused)
 
 
-def test_old_one_is_there_until_the_new_one_was_read(make_runner, tmp_path,
-                                                     monkeypatch):
+def test_keeps_the_old_checkpoint_until_the_new_one_is_read(
+        make_runner, tmp_path, monkeypatch):
     seen = []
     put = WholeFiles.put
 
@@ -124,9 +125,8 @@ def test_old_one_is_there_until_the_new_one_was_read(make_runner, tmp_path,
         'epoch_3.pth']
 
 
-def test_best_one_is_there_until_the_better_one_was_read(make_runner,
-                                                         tmp_path,
-                                                         monkeypatch):
+def test_keeps_the_best_checkpoint_until_a_better_one_is_read(
+        make_runner, tmp_path, monkeypatch):
     runner, hook = make_runner()
     runner.train()
     hook.save_best, work = ['mAP'], tmp_path / 'work'
@@ -152,31 +152,7 @@ def test_best_one_is_there_until_the_better_one_was_read(make_runner,
     assert hook.best_ckpt_path == str(work / 'best_mAP_epoch_2.pth')
 
 
-def test_newest_whole_one_is_found(make_runner, tmp_path, capsys):
-    work = tmp_path / 'work'
-    assert find_resumable(str(work)) is None
-    runner, _ = make_runner(epochs=3, max_keep_ckpts=-1)
-    runner.train()
-    for number in (1, 2, 3):
-        os.utime(work / f'epoch_{number}.pth', (number, number))
-    (work / 'best_x.pth').write_bytes(b'')
-    (work / 'last_checkpoint').write_text('')
-    third, second = work / 'epoch_3.pth', work / 'epoch_2.pth'
-    third.write_bytes(third.read_bytes()[:-1000])
-    torch.save({'state_dict': {}}, work / 'weights.pth')
-    found = find_resumable(str(work))
-    assert found == str(second)
-    said = capsys.readouterr()
-    said = said.out + said.err
-    assert f'passed over: {third} is damaged' in said
-    assert 'weights.pth is not from a run' in said
-    for path in work.glob('epoch_*.pth'):
-        path.write_bytes(b'PK')
-    with pytest.raises(UserError, match='no checkpoint in .* can be resumed'):
-        find_resumable(str(work))
-
-
-def test_what_a_kill_left_is_cleared(make_runner, tmp_path):
+def test_removes_partial_files_of_a_killed_run(make_runner, tmp_path):
     runner, _ = make_runner(epochs=1, max_keep_ckpts=1)
     runner.train()
     work = tmp_path / 'work'
@@ -202,7 +178,7 @@ class StopAfterAnEpoch(Hook):
         runner.train_loop.stop_training = True
 
 
-def test_gradients_that_are_being_accumulated_go_on(make_runner, tmp_path):
+def test_resumes_accumulated_gradients(make_runner, tmp_path):
     def run(work, *hooks, **more):
         runner, _ = make_runner(tmp_path / work, 3, **more)
         # Of two batches an epoch.
@@ -220,8 +196,8 @@ def test_gradients_that_are_being_accumulated_go_on(make_runner, tmp_path):
     assert all(torch.equal(whole[key], parts[key]) for key in whole)
 
 
-def test_another_number_of_batches_is_refused_within_an_epoch(make_runner,
-                                                              tmp_path):
+def test_refuses_another_number_of_batches_within_an_epoch(
+        make_runner, tmp_path):
     runner, hook = make_runner()
     runner.train()
     path = tmp_path / 'work' / 'epoch_1.pth'
@@ -233,7 +209,7 @@ def test_another_number_of_batches_is_refused_within_an_epoch(make_runner,
         runner.train()
 
 
-def test_a_checkpoint_of_mm_alone_goes_on(make_runner, tmp_path, capsys):
+def test_resumes_a_checkpoint_of_mm(make_runner, tmp_path, capsys):
     runner, _ = make_runner()
     runner.train()
     path = tmp_path / 'work' / 'epoch_1.pth'

@@ -1,4 +1,4 @@
-"""A loss that is not finite: training ends, checkpoints stay good."""
+"""Stop training at a loss that is not finite."""
 
 import json
 import re
@@ -109,7 +109,7 @@ def test_stops_and_names_the_images(value, train, tmp_path):
     assert record['images'] == ['2.jpg', '3.jpg']
 
 
-def test_looks_at_a_step_after_the_next(train):
+def test_checks_a_step_after_the_next(train):
     # No checkpoint in between: the third step was taken, and no fourth.
     with pytest.raises(UserError, match='iteration 2 is not finite'):
         train({3: float('nan')}, by_epoch=False, interval=100)
@@ -118,7 +118,7 @@ def test_looks_at_a_step_after_the_next(train):
 
 @pytest.mark.parametrize('by_epoch, length, last', [
     (True, 1, 5), (False, 2, 3)])
-def test_the_last_step_too(by_epoch, length, last, train, tmp_path):
+def test_checks_the_last_step(by_epoch, length, last, train, tmp_path):
     with pytest.raises(UserError, match=rf'is not finite .*{last}\.jpg'):
         train({last: float('nan')}, by_epoch, length, interval=-1)
     assert names(tmp_path) == []
@@ -129,7 +129,7 @@ def test_images_without_names(train):
         train({0: float('nan')}, named=False)
 
 
-def test_weights_that_another_process_ruined(train, tmp_path):
+def test_checks_the_weights(train, tmp_path):
     # The loss of the only step so far was finite.
     with pytest.raises(UserError, match='the weights are not finite'):
         train({}, by_epoch=False, spoil=True)
@@ -145,14 +145,14 @@ def test_each_process_has_its_own_file(train, tmp_path, monkeypatch):
     assert (tmp_path / 'nonfinite_loss_rank3.json').is_file()
 
 
-def test_may_go_on(train, tmp_path):
+def test_only_warns(train, tmp_path):
     runner = train({3: float('nan')}, by_epoch=False, stop=False)
     assert runner.iter == 5 and 'iter_5.pth' in names(tmp_path)
     log, = tmp_path.rglob('*.log')
     assert 'WARNING - the loss of iteration 2 is' in log.read_text()
 
 
-def test_by_command(root, drawn_data, run_cli, tmp_path):
+def test_in_the_command(root, drawn_data, run_cli, tmp_path):
     (tmp_path / 'mine.py').write_text(f"""
 _base_ = '{root}/demo/upernet.py'
 custom_hooks = [dict(type='{HOOK}')]

@@ -1,4 +1,4 @@
-"""What a resumed run takes from its config, and what it says of the rest."""
+"""Choose the settings of a resumed run."""
 
 import pytest
 import torch
@@ -7,8 +7,8 @@ from mmengine.config import Config
 from mmengine.optim import OptimWrapper
 from mmengine.registry import PARAM_SCHEDULERS
 
-from mmcyclemlp.engine.config import resume_from
 from mmcyclemlp.engine.hooks import resume
+from mmcyclemlp.engine.load_from import resume_from
 from mmcyclemlp.engine.runner import build_runner, start
 from mmcyclemlp.errors import CheckpointError, UserError
 
@@ -53,8 +53,7 @@ def train(optimizer, schedulers, steps, per_epoch):
 @pytest.mark.parametrize('schedule', SCHEDULES, ids=str)
 @pytest.mark.parametrize('done, per_epoch', [
     (0, 4), (4, 4), (9, 4), (12, 4), (7, None)])
-def test_schedules_go_on_as_if_they_had_been_there(schedule, done,
-                                                   per_epoch):
+def test_advances_schedules(schedule, done, per_epoch):
     whole = train(*build(schedule), 16, per_epoch)
     optimizer, schedulers = build(schedule)
     epochs = done // per_epoch if per_epoch else 0
@@ -96,9 +95,9 @@ def run(root, drawn_data, tmp_path, monkeypatch):
         cfg.default_hooks.checkpoint.pop('save_best')
         cfg.update(changes)
         cfg.merge_from_dict(dict(model=change_model or {}))
-        if resumed:
-            resume_from(cfg)
-        runner = build_runner(cfg, resume_with=resume_with)
+        content = resume_from(cfg) if resumed else None
+        runner = build_runner(cfg, resume_with=resume_with,
+                              checkpoint=content)
         inner = runner.call_hook
 
         def call_hook(name, **arguments):
@@ -114,7 +113,7 @@ def run(root, drawn_data, tmp_path, monkeypatch):
     return train
 
 
-def test_what_is_kept_and_how_to_take_it_from_the_config(run):
+def test_logs_what_the_checkpoint_overrides(run):
     _, first = run(1)
     assert first == [1e-3] * 4
     other = dict(type='SGD', lr=1e-2, momentum=.8)
@@ -128,7 +127,7 @@ def test_what_is_kept_and_how_to_take_it_from_the_config(run):
     assert len(rates) == 8
 
 
-def test_the_rates_of_the_config_are_those_of_a_whole_run(run):
+def test_rates_of_the_config_equal_those_of_a_whole_run(run):
     other = dict(type='SGD', lr=1e-2, momentum=.8)
     _, whole = run(3, 'whole', optimizer=other)
     run(1)
@@ -137,7 +136,7 @@ def test_the_rates_of_the_config_are_those_of_a_whole_run(run):
     assert rates == whole[4:]
 
 
-def test_nothing_is_said_of_what_is_the_same(run, capfd):
+def test_logs_nothing_without_differences(run, capfd):
     run(1)
     said, rates = run(1, resumed=True)
     assert said == '' and rates == []
@@ -145,7 +144,7 @@ def test_nothing_is_said_of_what_is_the_same(run, capfd):
         capfd.readouterr())
 
 
-def test_schedules_of_other_types_are_the_config_s(run):
+def test_uses_schedules_of_other_types(run):
     schedule = [dict(type='MultiStepLR', milestones=[1], by_epoch=True)]
     run(1)
     said, rates = run(2, resumed=True, param_scheduler=schedule)
@@ -157,14 +156,14 @@ def test_schedules_of_other_types_are_the_config_s(run):
 @pytest.mark.parametrize('change, says', [
     (dict(bbox_head=dict(stacked_convs=2)), 'lacks bbox_head.cls_convs.1.'),
     (dict(neck=dict(out_channels=24), bbox_head=dict(in_channels=24)),
-     'has, of another shape, neck.')])
-def test_another_model_is_refused(change, says, resume_with, run):
+     'has another shape: neck.')])
+def test_refuses_another_model(change, says, resume_with, run):
     run(1)
     with pytest.raises(CheckpointError, match=says):
         run(2, resumed=True, resume_with=resume_with, change_model=change)
 
 
-def test_milestones_are_a_list(run):
+def test_logs_milestones_as_a_list(run):
     schedule = [dict(type='MultiStepLR', milestones=[1, 3], by_epoch=True)]
     run(1, param_scheduler=schedule)
     said, _ = run(2, resumed=True, param_scheduler=[
@@ -172,11 +171,11 @@ def test_milestones_are_a_list(run):
     assert 'param_scheduler[0].milestones [1, 3] (config: [1, 2])' in said
 
 
-def test_another_optimizer_is_refused_or_new(run):
+def test_refuses_another_optimizer_or_starts_it(run):
     other = dict(type='AdamW', lr=1e-3)
     run(1)
     with pytest.raises(UserError, match='of another optimizer'):
         run(2, resumed=True, optimizer=other)
     said, rates = run(2, resumed=True, optimizer=other, resume_with='config')
-    assert 'the optimizer begins without momentum' in said
+    assert 'the optimizer starts without momentum' in said
     assert rates == pytest.approx([5e-4] * 4)

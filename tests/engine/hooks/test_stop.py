@@ -1,4 +1,4 @@
-"""A run whose metric or transform forks ends when it is asked to."""
+"""Stop a run at a signal, also if its metric or transform forks."""
 
 import os
 import signal
@@ -122,14 +122,15 @@ def wait_for(process, text):
 
 
 @pytest.mark.parametrize('workers', [0, 1])
-def test_every_validation_and_step_ends(workers, start):
+def test_stops_in_every_validation_and_step(workers, start):
     log = finish(start(workers=workers), expect=0)
     assert log.count('mIoU: 1.0') == 6
 
 
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize('send', [os.kill, os.killpg])
-def test_evaluation_is_left_and_done_anew(number, send, start, tmp_path):
+def test_stops_in_evaluation_and_evaluates_again(
+        number, send, start, tmp_path):
     # The processes of the metric end by a signal to the group, and what they
     # were to give never comes.
     process = start(seconds=1000)
@@ -143,7 +144,7 @@ def test_evaluation_is_left_and_done_anew(number, send, start, tmp_path):
     assert log.count('mIoU: 1.0') == 6
 
 
-def test_evaluation_of_two_processes_is_left(start, tmp_path):
+def test_stops_in_evaluation_of_two_processes(start, tmp_path):
     # The first computes metrics, and the second waits for it.
     process = start(seconds=1000, ranks=2)
     wait_for(process, 'evaluating')
@@ -156,6 +157,6 @@ def test_evaluation_of_two_processes_is_left(start, tmp_path):
     assert log.count('mIoU: 1.0') == 6
 
 
-def test_a_metric_that_fails_is_not_taken_for_a_stop(start):
+def test_a_failing_metric_is_not_a_stop(start):
     process = start(seconds=-1)
     assert 'ValueError' in finish(process, expect=1)
