@@ -84,7 +84,7 @@ def count(cfg: Any, size: tuple[int, int] | None = None,
             image = torch.empty(
                 1, backbone.get('in_channels', 3), height, width)
             with FlopCounterMode(display=False) as counter:
-                attribution = _Attribution(model, counter)
+                attribution = _Attribution(model, counter, executed)
                 if alone:
                     model(image)
                 elif 'roi_head' in cfg['model']:
@@ -98,7 +98,18 @@ def count(cfg: Any, size: tuple[int, int] | None = None,
         raise UserError(
             f'the model cannot be counted at {height}x{width}: '
             f'{describe(error)}') from error
+    if executed:
+        _split_stages(attribution.result.macs)
     return attribution.result
+
+
+def _split_stages(macs):
+    """Move what is not of the MLPs from the stages to their mixers."""
+    fused_mlp = str(torch.ops.mmcyclemlp.residual_mlp)
+    for name in [name for name in macs if name.endswith(': MLPs')]:
+        ops = macs[name]
+        macs[name] = Counter({fused_mlp: ops.pop(fused_mlp, 0)})
+        macs[name.replace('MLPs', 'mixers')] = ops
 
 
 def _run_two_stages(model, image):
@@ -151,7 +162,7 @@ def _backbone_parts(backbone):
 class _Attribution:
     """Add what a counter counts to the innermost part that runs."""
 
-    def __init__(self, model, counter):
+    def __init__(self, model, counter, executed):
         self.counter, self.seen, self.running = counter, Counter(), ['rest']
         self.result = Counts()
         owners = dict.fromkeys(map(id, model.parameters()), 'rest')
@@ -160,6 +171,8 @@ class _Attribution:
                 continue
             self.result.parameters.setdefault(name, 0)
             owners.update(dict.fromkeys(map(id, module.parameters()), name))
+            if executed and isinstance(module, CycleMixer):
+                continue  # or the block would not be fused
             # mm calls forward() directly, so a hook would not run.
             module.forward = self._credited(name, module.forward)
         for parameter in model.parameters():
