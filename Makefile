@@ -15,8 +15,7 @@ demo: env
 test: env
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
-# ImageNet and timm need torchvision, which no CPU build of torch brings along.
-# So does part of the measurement on a GPU.
+# These tests need torchvision, which .venv does not have.
 test-pretrain:
 	@.dev/make_env.sh pretrain .venv-pretrain
 	.venv-pretrain/bin/python -m pytest -n 2 tests/configs/test_imagenet.py \
@@ -34,27 +33,27 @@ lint: env
 docs: env
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-# The wheel, alone in an environment of one family.
+# Build the wheel, and test it alone in an environment of one family.
 FAMILY ?= onedl
 wheel: env
 	.ci/wheel $(FAMILY)
 
-# The same tests on the classic stack.
+# The same tests with OpenMMLab's libraries.
 test-openmmlab:
 	@.dev/make_env.sh openmmlab .venv-openmmlab
 	.venv-openmmlab/bin/python -m pytest -n 2 --dist worksteal
 
-# The tests that repeat something at random, at full length; with
-# DATA=DIR those on real data, too.
+# The tests with random input at full length. DATA=DIR adds those on real
+# data.
 soak: env
 	$(BIN)/python -m pytest -n 2 --soak -m soak \
 	    $(if $(DATA),--real-data $(DATA))
 
-# What only a GPU can decide, in eight minutes, with the Python of a machine
-# that has one. CONTRIBUTING says what it needs. JSON=PATH takes the figures.
+# Measure on a GPU, in eight minutes. CONTRIBUTING lists what the machine
+# needs. JSON=PATH is the file of the figures.
 gpu:
 	$(PYTHON) -W ignore -m tests.gpu --json $(or $(JSON),gpu.json)
 
-# Wheels that such a machine lacks, for its step with whole models.
+# Collect the wheels that such a machine lacks for whole models.
 gpu-wheels:
 	tests/gpu/collect_wheels.sh $(PYTHON)

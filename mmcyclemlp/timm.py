@@ -1,9 +1,9 @@
-"""CycleNet as timm's users know a model: ``import mmcyclemlp.timm``.
+"""CycleNet for timm.
 
-Then ``timm.create_model('cyclemlp_b1', features_only=True)`` and the like
-work, for b1 to b5 and t, s, b. timm knows no model before the module that has
-it was imported; ``import mmcyclemlp`` alone leaves timm, which takes seconds
-to import, out. The keys of the weights are the released files'.
+After ``import mmcyclemlp.timm``, timm can create the models: for example
+``timm.create_model('cyclemlp_b1', features_only=True)``, for b1 to b5, t, s
+and b. ``import mmcyclemlp`` alone does not import timm, which takes seconds.
+The keys of the weights are those of the released files.
 """
 
 from timm.layers import create_classifier
@@ -17,25 +17,22 @@ from timm.models._manipulate import adapt_input_conv
 from torch import nn
 
 from .backbones import CycleNet
-from .backbones.weights import (
-    adapt_state_dict,
-    find_state_dict,
-    read_checkpoint,
-)
+from .backbones.weights import adapt_state_dict, find_state_dict
+from .checkpoint_files import read_checkpoint
 
 __all__ = ['CycleMLP']
 
 
 class CycleMLP(CycleNet):
-    """The classifier, with what timm's users expect of one.
+    """The classifier with the interface of timm's models.
 
     Args:
         arch (str): See :class:`CycleNet`. Default: 'b1'.
         stem (str): See :class:`CycleNet`. Default: 'conv7'.
         in_chans (int): Channels of the image. Default: 3.
-        num_classes (int): Classes; 0 for none, which gives features.
+        num_classes (int): Classes. With 0 the model returns features.
             Default: 1000.
-        global_pool (str): 'avg', or '' for maps. Default: 'avg'.
+        global_pool (str): 'avg', or '' to return maps. Default: 'avg'.
         drop_rate (float): Dropout rate before the classifier. Default: 0.
         proj_drop_rate (float): Dropout rate in the blocks. Default: 0.
         drop_path_rate (float): Stochastic depth rate. Default: 0.
@@ -69,11 +66,11 @@ class CycleMLP(CycleNet):
             self.reset_classifier(num_classes, global_pool)
 
     def get_classifier(self):
-        """The linear layer that gives the logits."""
+        """Return the linear layer of the logits."""
         return self.head
 
     def reset_classifier(self, num_classes, global_pool=None):
-        """Replace the classifier by a fresh one, or by none."""
+        """Replace the classifier by a new one, or remove it."""
         self.num_classes = num_classes
         if global_pool is not None:
             if global_pool not in ('', 'avg'):
@@ -85,28 +82,28 @@ class CycleMLP(CycleNet):
         self.head.apply(self._init_module)
 
     def group_matcher(self, coarse=False):
-        """Patterns of parameter names, for timm's layer decay."""
+        """Return patterns of parameter names, for timm's layer decay."""
         return dict(
             stem=r'^patch_embed',
             blocks=r'^network\.(\d+)' if coarse else [
                 (r'^network\.(\d+)\.(\d+)', None), (r'^norm', (99999, ))])
 
     def set_grad_checkpointing(self, enable=True):
-        """Recompute blocks in the backward pass, or do not."""
+        """Set whether blocks are recomputed in the backward pass."""
         self.grad_checkpointing = enable
         for stage in self.network[::2]:
             for block in stage:
                 block.with_cp = enable
 
     def forward_features(self, x):
-        """From an image to the last map, normalised: (B, H', W', C)."""
+        """Map an image to the last map, normalized: (B, H', W', C)."""
         x = self.forward_stem(x)
         for module in self.network:
             x = module(x)
         return self.norm(x)
 
     def forward_head(self, x, pre_logits=False):
-        """From the last map to logits, or to what they are made of."""
+        """Map the last map to logits, or to the features before them."""
         if self.global_pool:
             x = x.mean(dim=(1, 2))
         x = self.head_drop(x)
@@ -118,26 +115,26 @@ class CycleMLP(CycleNet):
     def forward_intermediates(self, x, indices=None, norm=False,
                               stop_early=False, output_fmt='NCHW',
                               intermediates_only=False):
-        """Maps of stages, as timm's feature extraction asks for them.
+        """Return the maps of stages, for timm's feature extraction.
 
         Args:
             x (Tensor): Image of shape (B, in_chans, H, W).
-            indices (int | list[int] | None): How many of the last stages,
-                or which; None for all. Default: None.
-            norm (bool): Whether the last map is normalised.
+            indices (int | list[int] | None): The number of last stages, or
+                the stages. None for all. Default: None.
+            norm (bool): Whether the last map is normalized.
                 Default: False.
-            stop_early (bool): Whether to end at the last stage taken.
-                Default: False.
+            stop_early (bool): Whether to stop after the last selected
+                stage. Default: False.
             output_fmt (str): 'NCHW' or 'NHWC'. Default: 'NCHW'.
-            intermediates_only (bool): Whether to leave out what
-                :meth:`forward_features` gives. Default: False.
+            intermediates_only (bool): Whether to return the maps alone.
+                Default: False.
 
         Returns:
-            list[Tensor] | tuple[Tensor, list[Tensor]]: Maps; or the
-            result of :meth:`forward_features` and maps.
+            list[Tensor] | tuple[Tensor, list[Tensor]]: The maps, or the
+            result of :meth:`forward_features` and the maps.
 
         Raises:
-            ValueError: ``output_fmt`` is another.
+            ValueError: ``output_fmt`` is neither 'NCHW' nor 'NHWC'.
         """
         if output_fmt not in ('NCHW', 'NHWC'):
             raise ValueError("CycleMLP: output_fmt is 'NCHW' or 'NHWC', got "
@@ -156,10 +153,10 @@ class CycleMLP(CycleNet):
 
     def prune_intermediate_layers(self, indices=1, prune_norm=False,
                                   prune_head=True):
-        """Take out what the maps of some stages do not need.
+        """Remove what the maps of some stages do not need.
 
         Returns:
-            list[int]: The stages, from 0.
+            list[int]: These stages, from 0.
         """
         taken, last = feature_take_indices(self.num_stages, indices)
         self.network = self.network[:2 * last + 1]
@@ -172,14 +169,16 @@ class CycleMLP(CycleNet):
     def load_pretrained(self, path):
         """Load any file of weights that :func:`load_pretrained` reads.
 
-        As timm does, a classifier of other classes is left as it is, and
-        the stem's weights are adapted to another number of channels.
+        As in timm, the head of the file is dropped if it has another number
+        of classes, and the weights of the stem are adapted to another number
+        of channels.
 
         Args:
             path (str): Path of the file.
 
         Raises:
-            CheckpointError: It cannot be read safely or does not fit.
+            CheckpointError: The file cannot be read safely or does not
+                fit.
         """
         state, _ = find_state_dict(read_checkpoint(path))
         stem, head = 'patch_embed.proj.weight', 'head.weight'
@@ -191,7 +190,8 @@ class CycleMLP(CycleNet):
             state = {**state, stem: adapt_input_conv(
                 self.in_chans, state[stem])}
         adapt_state_dict(state, self)
-        self.load_state_dict(state, strict=False)  # the network is
+        # The network itself is strict.
+        self.load_state_dict(state, strict=False)
 
 
 def _cfg(arch):
@@ -199,7 +199,7 @@ def _cfg(arch):
                 f'v0.1/CycleMLP_{arch.upper()}.pth')
     return dict(
         url=released if arch in ('b1', 'b2', 'b3', 'b4', 'b5') else '',
-        # The files are pickles: they go through our own reading.
+        # The files are pickles, which timm would run.
         custom_load=True, num_classes=1000, input_size=(3, 224, 224),
         pool_size=None, fixed_input_size=False, crop_pct=0.875,
         interpolation='bicubic', mean=(0.485, 0.456, 0.406),

@@ -2,8 +2,8 @@
 
 from ..errors import ExportError
 from .any_size import for_any_size
-from .exporting import TOLERANCE, Difference, check_output, write
 from .formats import FORMATS, load
+from .verified import TOLERANCE, Difference, check_output, write
 
 __all__ = [
     'Difference',

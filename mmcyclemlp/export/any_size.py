@@ -1,4 +1,4 @@
-"""What is replaced in a network, so that a trace of it fits any image."""
+"""Replace the parts of a network whose trace fits one size alone."""
 
 import copy
 
@@ -6,24 +6,24 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..backbones.cyclenet import CycleBlock, CycleMixer
+from ..backbones.cyclenet import CycleBlock
 from ..ops import CycleFC
 
 
-def for_any_size(module):
-    """A copy in which nothing is fixed to the size it is traced at.
+def for_any_size(module: nn.Module) -> nn.Module:
+    """Return a copy whose trace fits images of any size.
 
-    Blocks of CycleNet run on stock operators in it.
+    Blocks of CycleNet run on stock operators in the copy.
 
     Args:
-        module (nn.Module): To export; left alone.
+        module (nn.Module): The network; not changed.
 
     Returns:
-        nn.Module: Gives the same, in eval mode.
+        nn.Module: In eval mode, with the same outputs.
     """
     module = copy.deepcopy(module).eval()
     for child in module.modules():
-        if isinstance(child, (CycleBlock, CycleMixer, CycleFC)):
+        if isinstance(child, (CycleBlock, CycleFC)):
             child.backend = 'plain'
     _replace(module)
     return module
@@ -35,7 +35,7 @@ def _replace(parent):
             size = child.output_size
             size = tuple(size) if isinstance(size, (tuple, list)) else (
                 size, size)
-            # One position is a mean, and None the size that is there.
+            # With 1 it is a mean, and None keeps the size.
             if set(size) != {1} and None not in size:
                 setattr(parent, name, AdaptivePool(size))
         elif type(child).__name__ == 'Upsample' and (
@@ -49,7 +49,7 @@ def _replace(parent):
 class AdaptivePool(nn.Module):
     """nn.AdaptiveAvgPool2d as products of matrices.
 
-    ONNX can tell means over bins of one size only.
+    ONNX can pool bins of equal size only.
 
     Args:
         size (tuple[int, int]): Rows and columns of the output.
@@ -64,7 +64,7 @@ class AdaptivePool(nn.Module):
 
     @staticmethod
     def _means(length, bins, like):
-        # (bins, length): 1 / n where a bin of n positions has one.
+        # (bins, length): 1 / n where a bin has n positions.
         i = torch.arange(bins, device=like.device)[:, None]
         first = i * length // bins
         end = ((i + 1) * length + bins - 1) // bins
@@ -79,10 +79,10 @@ class AdaptivePool(nn.Module):
 
 
 class Upsample(nn.Module):
-    """mmseg's Upsample, which makes Python numbers of the size.
+    """mmseg's Upsample without Python numbers, which a trace would fix.
 
     Args:
-        like (nn.Module): The one to stand for.
+        like (nn.Module): The module to replace.
 
     Inputs:
         x (Tensor): (B, C, H, W).

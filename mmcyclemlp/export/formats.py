@@ -1,10 +1,14 @@
-"""Bytes of a network in each format, and how they are run again."""
+"""Encode a network in each format, and load it again."""
+
+from __future__ import annotations
 
 import inspect
 import io
 import os
+from collections.abc import Callable, Sequence
 
 import torch
+from torch import Tensor, nn
 
 from ..errors import ExportError
 
@@ -14,32 +18,32 @@ FORMATS = {'.onnx': 'ONNX', '.pt2': 'torch.export', '.pt': 'TorchScript'}
 OPSET = 17
 
 
-def find_format(path):
-    """The ending that says what to write.
+def find_format(path: str | os.PathLike) -> str:
+    """Return the ending of a file, which selects the format.
 
     Args:
-        path (str | PathLike): Of the file.
+        path (str | PathLike): The file.
 
     Returns:
         str: A key of :data:`FORMATS`.
 
     Raises:
-        ExportError: It is none of them.
+        ExportError: There is no format of this ending.
     """
     ending = os.path.splitext(path)[1]
     if ending not in FORMATS:
         kinds = ', '.join(f'{key} ({name})' for key, name in FORMATS.items())
-        raise ExportError(f'{path}: the ending says what to write, and it is '
+        raise ExportError(f'{path}: the ending selects the format, and it is '
                           f'one of {kinds}')
     return ending
 
 
-def check_packages(ending, to_run):
-    """See that what a format needs is installed.
+def check_packages(ending: str, to_run: bool) -> None:
+    """Check that the packages of a format are installed.
 
     Args:
         ending (str): A key of :data:`FORMATS`.
-        to_run (bool): Whether it is to be run as well.
+        to_run (bool): Whether the file is run, too.
 
     Raises:
         ExportError: A package is missing.
@@ -50,7 +54,7 @@ def check_packages(ending, to_run):
         if ending == '.onnx' and to_run:
             import onnxruntime  # noqa: F401
     except ImportError as error:
-        without = ', or leave the check out' * (error.name != 'onnx')
+        without = ', or skip the comparison' * (error.name != 'onnx')
         raise ExportError(
             f"{error.name} is not installed: pip install "
             f"'mmcyclemlp[export]'{without}") from error
@@ -60,27 +64,28 @@ def check_packages(ending, to_run):
                           f'2.6 or later, got {torch.__version__}')
 
 
-def encode(module, image, ending, names):
-    """A network as a file of a format.
+def encode(module: nn.Module, image: Tensor, ending: str,
+           names: Sequence[str]) -> bytes:
+    """Encode a network in a format.
 
     Args:
-        module (nn.Module): From an image to a tuple of tensors.
-        image (Tensor): (B, C, H, W), traced with.
+        module (nn.Module): Maps an image to a tuple of tensors.
+        image (Tensor): (B, C, H, W), the image to trace with.
         ending (str): A key of :data:`FORMATS`.
-        names (Sequence[str]): Of the outputs.
+        names (Sequence[str]): Names of the outputs.
 
     Returns:
-        bytes: The file.
+        bytes: The content of the file.
 
     Raises:
-        ExportError: The network has operators that ONNX has not.
+        ExportError: ONNX lacks an operator of the network.
     """
     buffer = io.BytesIO()
     if ending == '.onnx':
         _to_onnx(module, image, names, buffer)
     elif ending == '.pt2':
-        # From which size on it works it finds out: a map of one position
-        # is a case of its own to it.
+        # torch finds the smallest size itself. It treats a map of one
+        # position as a special case.
         program = torch.export.export(module, (image, ), dynamic_shapes=(
             dict.fromkeys((0, 2, 3), torch.export.Dim.AUTO), ))
         torch.export.save(program, buffer)
@@ -97,7 +102,7 @@ def _to_onnx(module, image, names, buffer):
         axes[name] = {0: 'batch'}
         if one.dim() == 4:
             axes[name].update({2: f'{name}_height', 3: f'{name}_width'})
-    # The exporter that traces: all versions of torch have it.
+    # All versions of torch have the exporter that traces.
     known = inspect.signature(torch.onnx.export).parameters
     options = {'dynamo': False} if 'dynamo' in known else {}
     torch.onnx.export(
@@ -108,21 +113,22 @@ def _to_onnx(module, image, names, buffer):
     foreign = sorted({f'{node.domain}::{node.op_type}'
                       for node in model.graph.node if node.domain})
     if foreign or len(model.functions):
-        raise ExportError('operators that are not of ONNX itself: '
+        raise ExportError('operators that ONNX itself lacks: '
                           f'{", ".join(foreign)}')
     onnx.checker.check_model(model)
 
 
-def load(path, ending=None):
-    """What was exported, to run on a CPU.
+def load(path: str, ending: str | None = None
+         ) -> Callable[[Tensor], list[Tensor]]:
+    """Load an exported network on a CPU.
 
     Args:
-        path (str): The file, one of your own: TorchScript is code.
+        path (str): The file. It must be your own, since TorchScript is code.
         ending (str | None): A key of :data:`FORMATS`, if the path has
-            another. Default: None.
+            another ending. Default: None.
 
     Returns:
-        Callable: From an image (B, C, H, W) to a list of tensors.
+        Callable: Maps an image (B, C, H, W) to a list of tensors.
 
     Raises:
         ExportError: A package is missing.

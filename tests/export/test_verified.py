@@ -112,7 +112,7 @@ class OffAtOne(nn.Module):
 @pytest.mark.parametrize('module, message', [
     (Fixed(), r'of the network (does not run|gives .*) at 1x97x79'),
     (OffAtOne(), r'is off by .* at 1x97x79'),
-    (Foreign(), 'operators that are not of ONNX itself: mine::Exp'),
+    (Foreign(), 'operators that ONNX itself lacks: mine::Exp'),
 ])
 def test_what_lay_there_stays(module, message, ending, tmp_path):
     if isinstance(module, Foreign) and ending != '.onnx':

@@ -1,8 +1,11 @@
-"""Writing a network that was held to itself at other sizes first."""
+"""Export a network, and save it only if its outputs match."""
+
+from __future__ import annotations
 
 import logging
 import os
 import warnings
+from collections.abc import Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -10,40 +13,40 @@ import torch
 from torch import nn
 
 from ..checkpoint_files import write_whole
-from ..errors import ExportError
+from ..errors import ExportError, first_line
 from .any_size import for_any_size
 from .formats import FORMATS, check_packages, encode, find_format, load
 
-# Of the largest value of an output.
+# The largest difference, over the largest value of an output.
 TOLERANCE = 1e-4
 
 
 class Difference(NamedTuple):
-    """How far off an exported network is.
+    """The difference between an exported network and the original.
 
     Attributes:
         size (tuple[int, int, int]): Batch, height and width of the images.
-        error (float): The largest difference of any output, over that
-            output's largest value.
+        error (float): The largest difference of an output, over its
+            largest value.
     """
 
-    size: tuple
+    size: tuple[int, int, int]
     error: float
 
 
-def check_output(path, to_run=True):
-    """See that a file can be written, before the work is done.
+def check_output(path: str | os.PathLike, to_run: bool = True) -> str:
+    """Check that a file can be written, before the work is done.
 
     Args:
         path (str | PathLike): The file.
-        to_run (bool): Whether it is to be run as well. Default: True.
+        to_run (bool): Whether the file is run, too. Default: True.
 
     Returns:
         str: Its ending, a key of :data:`FORMATS`.
 
     Raises:
-        ExportError: The ending says no format, a package is missing, or
-            the folder is.
+        ExportError: There is no format of the ending, no folder, or a
+            package is missing.
     """
     ending, folder = find_format(path), os.path.dirname(path)
     if not os.path.isdir(folder or '.'):
@@ -54,33 +57,35 @@ def check_output(path, to_run=True):
     return ending
 
 
-def write(module, path, names=None, size=(256, 320), channels=3, high=1.,
-          check=True):
+def write(module: nn.Module, path: str | os.PathLike,
+          names: Sequence[str] | None = None,
+          size: tuple[int, int] = (256, 320), channels: int = 3,
+          high: float = 1., check: bool = True) -> list[Difference]:
     """Export a network for images of any number and size.
 
-    The file is written whole or not at all: what lay there stays until the
-    new one was held to the network.
+    The new file replaces an old one only after its outputs were compared
+    with those of the network.
 
     Args:
-        module (nn.Module): From images (B, C, H, W) to a tensor, or tensors
-            in tuples or lists.
-        path (str | PathLike): File; ends as :data:`FORMATS` say.
-        names (Sequence[str] | None): Of the outputs, in their order; None
-            for output0, output1, ... Default: None.
-        size (tuple[int, int]): Height and width to trace at, in pixels.
+        module (nn.Module): Maps images (B, C, H, W) to a tensor, or to
+            tensors in tuples or lists.
+        path (str | PathLike): The file. Its ending is in :data:`FORMATS`.
+        names (Sequence[str] | None): Names of the outputs, in their order.
+            None for output0, output1, ... Default: None.
+        size (tuple[int, int]): Height and width in pixels to trace with.
             Default: (256, 320).
-        channels (int): Of the images. Default: 3.
+        channels (int): Channels of the images. Default: 3.
         high (float): Values of the images are from 0 to this. Default: 1.
-        check (bool): Whether to run what was exported at sizes it was not
-            traced at. Default: True.
+        check (bool): Whether to compare the outputs at sizes that were not
+            traced. Default: True.
 
     Returns:
-        list[Difference]: One a size; empty if it was not checked.
+        list[Difference]: One for each size; empty without the comparison.
 
     Raises:
         ExportError: A package is missing, the format cannot express the
-            network, what it expresses differs by more than
-            :data:`TOLERANCE`, or the file cannot be written.
+            network, an output differs by more than :data:`TOLERANCE`, or
+            the file cannot be written.
     """
     path, ending = os.fspath(path), check_output(path, check)
     random = torch.Generator().manual_seed(0)
@@ -90,31 +95,34 @@ def write(module, path, names=None, size=(256, 320), channels=3, high=1.,
                                  generator=random)
 
     original, differences = _Flat(module).eval(), []
-    traced, image = for_any_size(original), draw(2, *size)
-    try:
-        with _quietly(), torch.no_grad():
-            if names is None:
-                names = [f'output{i}' for i in range(len(traced(image)))]
-            data = encode(traced, image, ending, names)
-    except Exception as error:  # exporters raise of any kind
-        reason = str(error).strip().split('\n')[0]
-        raise ExportError(
-            f'{FORMATS[ending]} cannot express the network: '
-            f'{type(error).__name__}: {reason}') from error
+    data = _encode(original, draw(2, *size), ending, names)
 
-    def hold(written):
+    def compare(written):
         if check:
             run = load(written, ending)
-            for other in _others(*size):
+            for other in _other_sizes(*size):
                 differences.append(Difference(other, _difference(
                     original, run, draw(*other), ending)))
 
     try:
-        write_whole(data, path, hold)
+        write_whole(data, path, compare)
     except OSError as error:
         raise ExportError(
             f'{path} cannot be written: {error.strerror}') from error
     return differences
+
+
+def _encode(original, image, ending, names):
+    traced = for_any_size(original)
+    try:
+        with _quietly(), torch.no_grad():
+            if names is None:
+                names = [f'output{i}' for i in range(len(traced(image)))]
+            return encode(traced, image, ending, names)
+    except Exception as error:  # exporters raise any type
+        raise ExportError(
+            f'{FORMATS[ending]} cannot express the network: '
+            f'{type(error).__name__}: {first_line(error)}') from error
 
 
 class _Flat(nn.Module):
@@ -134,7 +142,7 @@ def _flat(outputs):
 
 @contextmanager
 def _quietly():
-    # What tracers warn of, sizes that are fixed, the check finds out.
+    # Tracers warn of fixed sizes, which the comparison finds.
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -145,8 +153,8 @@ def _quietly():
         logging.disable(level)
 
 
-def _others(height, width):
-    """Batch, height and width: larger and smaller, odd, upright."""
+def _other_sizes(height, width):
+    """Return batch, height and width: larger, smaller, odd, portrait."""
     less = height * 2 // 3
     return [(1, height + 33, width - 17), (3, less, width + 64),
             (2, width + 3, less + 2)]
@@ -158,17 +166,16 @@ def _difference(original, run, image, ending):
     at = 'x'.join(map(str, [image.shape[0], *image.shape[2:]]))
     try:
         given = run(image)
-    except Exception as error:  # runtimes raise of any kind
-        reason = str(error).strip().split('\n')[0]
+    except Exception as error:  # runtimes raise any type
         raise ExportError(
             f'{FORMATS[ending]} of the network does not run at {at} (batch, '
-            f'height, width): {reason}') from error
+            f'height, width): {first_line(error)}') from error
     shapes = [[tuple(one.shape) for one in outputs]
               for outputs in (expected, given)]
     if shapes[0] != shapes[1]:
         raise ExportError(
-            f'{FORMATS[ending]} of the network gives {shapes[1]} at {at} '
-            f'(batch, height, width) in place of {shapes[0]}')
+            f'{FORMATS[ending]} of the network returns {shapes[1]} at {at} '
+            f'(batch, height, width) instead of {shapes[0]}')
     error = max(float((a - b).abs().max() / b.abs().max().clamp(min=1e-30))
                 for a, b in zip(given, expected))
     if not error <= TOLERANCE:
