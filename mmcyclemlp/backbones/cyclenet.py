@@ -255,17 +255,13 @@ class CycleNet(nn.Module):
         self.network = self._make_stages(
             settings, block, norm_layer, drop_path_rate)
 
-        # How much of the network an output depends on.
+        # Number of modules of `network` that run.
         self._places = len(self.network)
         if fork_feat:
             self.out_indices = check_out_indices(out_indices, len(dims))
             self._places = 2 * self.out_indices[-1] + 1
             self.fork_last3 = self._resolve_fork_last3(fork_last3)
-            for i in self.out_indices:
-                bare = i == 0 and self.fork_last3
-                self.add_module(
-                    f'norm{2 * i}',
-                    nn.Identity() if bare else norm_layer(dims[i]))
+            self._add_output_norms(norm_layer)
         else:
             self.norm = norm_layer(dims[-1])
             self.head = nn.Linear(dims[-1], num_classes)
@@ -293,6 +289,12 @@ class CycleNet(nn.Module):
                 block(dim, ratio, drop_path=next(rates))
                 for _ in range(depth))))
         return network
+
+    def _add_output_norms(self, norm_layer):
+        for i in self.out_indices:
+            norm = (nn.Identity() if i == 0 and self.fork_last3
+                    else norm_layer(self.embed_dims[i]))
+            self.add_module(f'norm{2 * i}', norm)
 
     @staticmethod
     def _resolve_fork_last3(fork_last3):

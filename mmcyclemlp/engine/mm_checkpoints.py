@@ -18,7 +18,8 @@ from mmengine.runner.checkpoint import (
 )
 from torch import nn
 
-from ..backbones.weights import find_backbone, read_checkpoint
+from ..backbones.weights import find_backbone
+from ..checkpoint_files import read_checkpoint
 from ..errors import CheckpointError, MismatchError, RefusedError
 from .config_nodes import is_classifier
 from .saved_objects import allowed

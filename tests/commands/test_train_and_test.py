@@ -156,6 +156,28 @@ class Payload:
         return os.system, ('echo bird > canary', )
 
 
+def write_checkpoint(what, checkpoint):
+    """Write a file that is no checkpoint of the model, or an empty one."""
+    if what == 'hostile':
+        torch.save(Payload(), checkpoint)
+    elif what == 'damaged':
+        checkpoint.write_bytes(b'PK\x03\x04 cut short')
+    elif what == 'backbone alone':
+        torch.save(CycleNet('b1').state_dict(), checkpoint)
+    elif what == 'classifier':
+        state = CycleNet('b1', fork_feat=False).state_dict()
+        torch.save({'state_dict': {
+            f'backbone.{key}': value for key, value in state.items()
+        }}, checkpoint)
+    elif what == 'no head':
+        torch.save({'state_dict': {
+            f'backbone.{key}': value
+            for key, value in CycleNet('b1').state_dict().items()
+        } | {'rpn_head.rpn_cls.weight': torch.ones(1)}}, checkpoint)
+    else:
+        torch.save({'state_dict': {}}, checkpoint)
+
+
 @pytest.mark.parametrize('tool, what, message', [
     ('train', 'no config', 'there is no config file gone.py'),
     ('train', 'bad config', r'NameError'),
@@ -185,24 +207,7 @@ def test_mistakes_end_in_one_line(tool, what, message, config, root,
     if what == 'amp' and torch.cuda.is_available():
         pytest.skip('there is a GPU')
     checkpoint = tmp_path / 'file.pth'
-    if what == 'hostile':
-        torch.save(Payload(), checkpoint)
-    elif what == 'damaged':
-        checkpoint.write_bytes(b'PK\x03\x04 cut short')
-    elif what == 'backbone alone':
-        torch.save(CycleNet('b1').state_dict(), checkpoint)
-    elif what == 'classifier':
-        state = CycleNet('b1', fork_feat=False).state_dict()
-        torch.save({'state_dict': {
-            f'backbone.{key}': value for key, value in state.items()
-        }}, checkpoint)
-    elif what == 'no head':
-        torch.save({'state_dict': {
-            f'backbone.{key}': value
-            for key, value in CycleNet('b1').state_dict().items()
-        } | {'rpn_head.rpn_cls.weight': torch.ones(1)}}, checkpoint)
-    else:
-        torch.save({'state_dict': {}}, checkpoint)
+    write_checkpoint(what, checkpoint)
     name = 'upernet' if what == 'class count' else 'mask_rcnn'
     cfg = config(name, 'x = undefined\n' if what == 'bad config' else '')
     args, options = [], []
