@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
-# Make or refresh a virtual environment with one family of mm libraries:
+# Create or update a virtual environment with one family of mm libraries:
 #
 #     .dev/make_env.sh onedl|openmmlab|pretrain VENV [WHEEL [TORCH]]
 #
-# With the project from this clone, or from a built WHEEL; on the TORCH
-# version given, or the one below.
+# It installs the project from this clone, or from a built WHEEL. TORCH is a
+# version; the default for each family is below.
 #
-# pretrain is OneDL's mmpretrain, which needs torchvision, on a torch that
-# comes with one; its mmcv is built without operators, and it has no mmdet
-# or mmseg. In openmmlab mmpretrain is there too.
+# pretrain has OneDL's mmpretrain, which needs torchvision, and a torch with a
+# matching torchvision. Its mmcv is built without operators, and it has no
+# mmdet and no mmseg. openmmlab has its own mmpretrain.
 #
-# Safe to interrupt and cheap to repeat: the stamp is written last, and
-# mmcv's wheel, minutes to build, is kept per torch and Python version in
-# ${XDG_CACHE_HOME:-~/.cache}/mmcyclemlp.
+# You can interrupt and repeat it. The file .ready is written last; while it
+# fits, a second run does nothing. It takes minutes to build mmcv, so the wheel
+# is kept for each torch and Python in ${XDG_CACHE_HOME:-~/.cache}/mmcyclemlp.
 set -euo pipefail
 
 usage='usage: make_env.sh onedl|openmmlab|pretrain VENV [WHEEL [TORCH]]'
@@ -23,7 +23,7 @@ cd "$(dirname "$0")/.."
 
 ops=1 check='cv2, mmcv.ops, mmdet, mmseg'
 case $family in
-    # torch 2.14 headers demand C++20, which mmcv 2.3.6 is not compiled as.
+    # The headers of torch 2.14 need C++20, but mmcv 2.3.6 is built as C++17.
     onedl)     torch=2.13.0
                mmcv='onedl-mmcv==2.3.6' extras='onedl,triton,dev' ;;
     openmmlab) torch=2.1.2
@@ -50,9 +50,9 @@ pip() { "$venv/bin/python" -m pip --disable-pip-version-check "$@"; }
 
 echo "[env] $venv: $family family, torch $torch"
 "${PYTHON:-python3}" -m venv "$venv"
-# mmcv's build and mmengine's run time need setuptools < 82.
+# To build mmcv and to run mmengine, setuptools < 82 is needed.
 pip install -q "torch==$torch" 'setuptools>=80,<82' wheel ninja
-# A CPU build of torch has no torchvision; beside it the import would fail.
+# With a CPU build of torch, importing torchvision would fail.
 cuda=$("$venv/bin/python" -W ignore -c \
     'import torch; print(torch.version.cuda or "")')
 if [ -n "$cuda" ] || [ "$family" = pretrain ]; then
@@ -73,7 +73,7 @@ print(f"cp{sys.version_info[0]}{sys.version_info[1]}"
         mkdir -p "$cache"
         building=$(mktemp -d "$cache/building.XXXXXX")
         trap 'rm -rf "$building"' EXIT
-        # pip's own cache does not know torch's version.
+        # pip's cache would not distinguish versions of torch.
         CFLAGS='-g0 -O1' pip wheel -q --no-cache-dir --no-build-isolation \
             --no-deps -w "$building" "$mmcv"
         mv "$building"/*.whl "$cache/"
@@ -81,7 +81,7 @@ print(f"cp{sys.version_info[0]}{sys.version_info[1]}"
     fi
     pip install -q --no-deps "$wheel"
 else
-    # Isolated, its build finds no torch and leaves the operators out.
+    # An isolated build finds no torch, so it leaves out the operators.
     pip install -q --no-cache-dir --no-deps "$mmcv"
 fi
 if [ -n "$package" ]; then
@@ -89,7 +89,7 @@ if [ -n "$package" ]; then
 else
     pip install -q --no-build-isolation -e ".[$extras]"
 fi
-# The headless files go on top: they need no libGL from the system.
+# Overwrite OpenCV with its headless files, which do not need libGL.
 opencv=$("$venv/bin/python" -c \
     'from importlib.metadata import version; print(version("opencv-python"))')
 pip install -q --force-reinstall --no-deps "opencv-python-headless==$opencv"

@@ -35,7 +35,7 @@ NO_ACCURACY = (
 
 
 class Sources:
-    """Number sources in the order in which they are cited."""
+    """The sources of figures, numbered in the order of their citation."""
 
     def __init__(self):
         self.texts = []

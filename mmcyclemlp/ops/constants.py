@@ -1,4 +1,4 @@
-"""Tensors that follow from numbers alone, made once for each device."""
+"""Tensors that depend only on numbers, created once for each device."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from .custom_op import is_compiling
 
 
 def constant(make: Callable, like: Tensor, *args):
-    """``make(device, *args)`` on the device of ``like``, kept for next time.
+    """Call ``make(device, *args)`` for the device of ``like``, and cache it.
 
-    It is kept for plain tensors in the default stream alone. Fake tensors,
-    inference tensors and what is captured in a CUDA graph are of no use
-    afterwards.
+    The result is cached only if ``like`` is a plain tensor and the current
+    stream is the default one. Fake tensors, and tensors from the capture of
+    a CUDA graph, cannot be used later. A cached tensor is never an inference
+    tensor, so later training can use it.
 
     Args:
-        make: Makes tensors on a device. It copies nothing from the host,
-            which a capture would refuse.
-        like: Where the tensors are needed.
-        args: Hashable.
+        make: Creates tensors on a device. It must not copy from the host,
+            because a capture does not allow that.
+        like: A tensor on the device where the result is needed.
+        args: Hashable arguments of ``make``.
     """
     if is_compiling() or type(like) is not Tensor or (
             like.is_cuda and torch.cuda.current_stream(like.device)

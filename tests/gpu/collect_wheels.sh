@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Collect into .gpu-wheels/ what the step `models` imports and a GPU machine
-# with torch, torchvision, timm and pytest lacks:
+# Collect the packages that the step `models` imports in .gpu-wheels/, except
+# those that a GPU machine with torch, torchvision, timm and pytest has:
 #
 #     tests/gpu/collect_wheels.sh [PYTHON]
 #
@@ -14,7 +14,7 @@ limit=$((64 * 1024 * 1024))
 cd "$(dirname "$0")/../.."
 
 # These are released as source. pip builds them in an environment without
-# torch, so mmcv has no operators; without_mmcv_ops.py puts others in place.
+# torch, so mmcv has no operators. without_mmcv_ops.py replaces them.
 sources=(onedl-mmcv==2.3.6 onedl-mmdetection==3.5.1
          onedl-mmsegmentation==1.4.2)
 wheels=(onedl-mmengine==0.10.12 addict==2.4.0 termcolor==3.3.0
@@ -41,7 +41,7 @@ if [ "$found" != "$wanted" ]; then
     exit 1
 fi
 for name in mmcv mmdetection mmsegmentation; do
-    # Another tag would mean that it was compiled for this machine.
+    # Another tag means that it was compiled for this machine.
     if ! ls "$part/onedl_$name"-*-py3-none-any.whl > /dev/null; then
         echo "collect_wheels.sh: onedl-$name is not a pure wheel" >&2
         exit 1

@@ -1,6 +1,6 @@
 """Backend ``triton``: one kernel for each product, on a GPU.
 
-Importing this imports no Triton; the first use of an op does.
+Importing this package does not import Triton. The first use of an op does.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from .tiles import is_measured_faster
 __all__ = ['cycle_product_triton', 'is_measured_faster',
            'unavailable_reason']
 
-# What cannot change while Python runs, found once: torch.compile traces
-# unavailable_reason and could not trace this.
+# These cannot change while Python runs. They are found on import, because
+# torch.compile traces unavailable_reason and cannot trace the search.
 _HAS_CUSTOM_OP = HAS_CUSTOM_OP
 try:
     _TRITON = metadata.version('triton')
@@ -28,10 +28,11 @@ _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
 def unavailable_reason(x: Tensor) -> str | None:
-    """Why this backend cannot run on ``x``, or None if it can.
+    """Return why this backend cannot run on ``x``, or None if it can.
 
-    It runs off a GPU only under Triton's interpreter (``TRITON_INTERPRET=1``
-    in the environment before Triton is imported): slowly, for tests.
+    Without a GPU it runs only in Triton's interpreter, which is slow and
+    meant for tests. Set ``TRITON_INTERPRET=1`` in the environment before
+    Triton is imported.
     """
     if not _HAS_CUSTOM_OP:
         return f'it needs torch 2.6 or later, got {torch.__version__}'
@@ -50,7 +51,7 @@ def unavailable_reason(x: Tensor) -> str | None:
             return ('it needs a GPU of compute capability 8.0 or higher, got '
                     f'{capability[0]}.{capability[1]}')
         if capability >= (9, 0) and version < (3, 4):
-            # Earlier ones do not pipeline operands that are selected.
+            # Earlier versions do not pipeline operands of tl.where.
             return ('it needs triton 3.4 or later on a GPU of compute '
                     f'capability {capability[0]}.{capability[1]}, got '
                     f'{_TRITON}')

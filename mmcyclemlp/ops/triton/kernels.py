@@ -8,13 +8,13 @@ With O_r(c) the offset of channel c in branch r (zero outside the map):
 
 Maps are (groups * images, H, W, channels) and contiguous: the images of one
 group share a weight. A program takes BLOCK_M positions of one group. They
-follow each other in memory, or, with TILE_W > 0, form a rectangle that many
-positions wide, whose neighbours above and below are mostly its own.
+follow each other in memory, or, with TILE_W > 0, form a rectangle TILE_W
+positions wide, so that most neighbors above and below are in the same tile.
 
-Channels repeat their offsets with period SIZE_H * SIZE_W; the n-th of a
-period are called class n, and class 0 stays in place in every branch.
-Neighbouring channels differ in class, so maps are read as whole vectors, once
-for each offset, and a channel's own is selected in registers.
+Channels repeat their offsets with period SIZE_H * SIZE_W. The n-th channels
+of all periods are called class n. Class 0 stays in place in every branch.
+Adjacent channels have different classes. So maps are read as whole vectors,
+once for each offset, and the value of each channel is selected in registers.
 """
 
 import triton

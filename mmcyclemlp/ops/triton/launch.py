@@ -17,21 +17,21 @@ from .tiles import Key, Tiles, choose, rule, tune
 
 
 def dw_parts(tiles: int, others: int, positions: int) -> int:
-    """Parts in which ``dweight`` is summed.
+    """Return the number of parts in which ``dweight`` is summed.
 
-    Two programs for each of 132 multiprocessors, but no part of fewer than
-    256 positions, for the parts are written and read once more.
+    The aim is two programs for each of 132 multiprocessors. A part has at
+    least 256 positions, because each part is written and read once more.
 
     Args:
-        tiles: Tiles in a group of images.
-        others: Programs for each part, over all groups.
-        positions: Positions in a tile.
+        tiles: Number of tiles in a group of images.
+        others: Number of programs for each part, over all groups.
+        positions: Number of positions in a tile.
     """
     return max(1, min(264 // others, tiles * positions // 256))
 
 
 class _Maps(NamedTuple):
-    """Groups of images with one weight each, as the kernels take them."""
+    """Groups of images that share a weight, as arguments of the kernels."""
 
     groups: int
     images: int
@@ -46,7 +46,10 @@ class _Maps(NamedTuple):
         return cls(batch, 1, height, width)
 
     def tiles(self, tiles: Tiles, halo: int = 0) -> int:
-        """Number of tiles of a group, each with ``halo`` unwritten ends."""
+        """Return the number of tiles of a group.
+
+        Each tile has ``halo`` positions at each end that it does not write.
+        """
         if tiles.width == 0:
             return triton.cdiv(self.images * self.height * self.width,
                                tiles.m - 2 * halo)
@@ -56,10 +59,10 @@ class _Maps(NamedTuple):
 
 
 def _precision(dtype: torch.dtype) -> str:
-    """What torch's own products use: TF32 only where it is allowed."""
+    """Return the precision of torch's products: TF32 only if allowed."""
     matmul = torch.backends.cuda.matmul
     if hasattr(matmul, 'fp32_precision'):
-        # torch 2.9 on; reading allow_tf32 there raises once this was set.
+        # Since torch 2.9. If this was set, reading allow_tf32 raises.
         allowed = matmul.fp32_precision == 'tf32'
     else:
         allowed = matmul.allow_tf32
@@ -67,7 +70,7 @@ def _precision(dtype: torch.dtype) -> str:
 
 
 def _on(x: Tensor):
-    """The device of ``x`` as Triton's current one."""
+    """Return a context in which the device of ``x`` is the current one."""
     if x.is_cuda:
         return torch.cuda.device(x.device)
     if x.dtype == torch.bfloat16:
@@ -78,14 +81,14 @@ def _on(x: Tensor):
 
 
 def options(tiles: Tiles, dtype: torch.dtype) -> dict:
-    """What every kernel is launched with."""
+    """Return the options that all launches have."""
     return dict(
         BLOCK_M=tiles.m, BLOCK_N=tiles.n, PRECISION=_precision(dtype),
         num_warps=tiles.warps, num_stages=tiles.stages)
 
 
 def _launch(kernel, grid, tiles, *args, **constants):
-    """Launch a kernel; ``args`` start with a map on its device."""
+    """Launch a kernel on the device of the first of ``args``, a map."""
     with _on(args[0]):
         kernel[(grid, )](
             *args, **constants, **options(tiles, args[0].dtype))
@@ -100,7 +103,7 @@ def forward(
     size_w: int,
     tiles: Tiles | None = None,
 ) -> Tensor:
-    """``y`` of the product; ``tiles`` are for measurements."""
+    """Compute ``y`` of the product. Only measurements pass ``tiles``."""
     _, branches, outputs, channels = weight.shape
     x, weight = x.contiguous(), weight.contiguous()
     if bias is not None:
@@ -128,7 +131,7 @@ def backward_x(
     size_w: int,
     tiles: Tiles | None = None,
 ) -> Tensor:
-    """``dx`` of the product; ``tiles`` are for measurements."""
+    """Compute ``dx`` of the product. Only measurements pass ``tiles``."""
     _, branches, outputs, channels = weight.shape
     dy, weight = dy.contiguous(), weight.contiguous()
     dx = dy.new_empty(*dy.shape[:3], channels)
@@ -160,7 +163,7 @@ def backward_weight(
     shared: bool,
     tiles: Tiles | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """``dweight`` and ``dbias``; ``tiles`` are for measurements."""
+    """Compute ``dweight`` and ``dbias``. Only measurements pass ``tiles``."""
     x, dy = x.contiguous(), dy.contiguous()
     channels, outputs = x.shape[3], dy.shape[3]
     shape = (1 if shared else x.shape[0], branches, outputs, channels)
@@ -180,7 +183,7 @@ def backward_weight(
             C=channels, OUT=outputs, BRANCHES=branches, SIZE_H=size_h,
             SIZE_W=size_w, BLOCK_C=tiles.k, TILE_W=tiles.width)
     total = partial.sum(1)
-    # Copies, for an op may not give one piece of memory twice.
+    # Copies, because the results of an op must not share memory.
     dweight, dbias = (
         part.to(x.dtype, copy=True, memory_format=torch.contiguous_format)
         for part in total.split([size, outputs], 1))
@@ -192,13 +195,12 @@ def draw(
     device: torch.device,
     shape: tuple[int, int, int] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
-    """Random x, dy, weight, bias and shortcut of the product of a key.
+    """Draw random x, dy, weight, bias and shortcut for the product of a key.
 
-    They are the same at each call, and torch's random state stays as it is.
-    The map (B, H, W) is by default about as large as the one that two
-    images of 800x1344 have in a network where it has so many channels.
-    Each image has a weight of its own if there are three branches, as in
-    the mixer.
+    Each call returns the same values and does not change torch's random
+    state. The default ``shape`` (B, H, W) is about that of two images of
+    800x1344 in the stage of a network that has this number of channels.
+    With three branches each image has its own weight, as in the mixer.
     """
     if shape is None:
         width = max(8, min(336, 336 * 64 // max(key.channels, key.outputs)))
@@ -219,7 +221,10 @@ def make_call(
     device: torch.device,
     shape: tuple[int, int, int] | None = None,
 ) -> Callable[[Tiles], Tensor]:
-    """What runs the kernel of a key with given tiles, on drawn data."""
+    """Return a function that runs the kernel of a key with given tiles.
+
+    The data is that of :func:`draw`.
+    """
     x, dy, weight, bias, shortcut = draw(key, device, shape)
     sizes = key.size_h, key.size_w
     calls = {
@@ -235,7 +240,7 @@ def _num_columns(channels, branches, size_h, size_w):
 
 
 def _num_columns_dx(channels, branches, size_h, size_w):
-    # The outputs do not matter to which kernel it is.
+    # The number of outputs does not change which kernel runs.
     key = Key('dx', branches, channels, channels, size_h, size_w, 'bfloat16')
     if rule(key).moves_last:
         return channels
@@ -256,8 +261,8 @@ def cycle_product_triton(
 ) -> Tensor:
     """The product in Triton, see :class:`~mmcyclemlp.ops.product.Product`.
 
-    On a GPU it first tunes what the call needs. It does not while
-    torch.compile traces, nor while a CUDA graph is captured.
+    On a GPU it first tunes the kernels that the call needs. It tunes
+    nothing while torch.compile traces or a CUDA graph is captured.
     """
     # A fake tensor is a subclass of Tensor.
     if not is_compiling() and x.is_cuda and type(x) is Tensor and (
@@ -282,7 +287,7 @@ def _tune(x, weight, kernel_size):
 
 @cache
 def _source() -> str:
-    """What the speed of a kernel depends on besides the GPU."""
+    """Return a text of all that the speed depends on besides the GPU."""
     return '-'.join([triton.__version__, *(
         kernel.cache_key for name, kernel in vars(kernels).items()
         if name.startswith('cycle_product'))])

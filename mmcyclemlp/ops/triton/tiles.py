@@ -1,7 +1,7 @@
-"""Which tiles a kernel takes: measured, tuned at first use, or by a rule.
+"""Choose the tiles of a kernel: measured, tuned at first use, or by a rule.
 
-Tiles depend on channels, dtype and direction, and never on the batch or on
-the size of the images. So images of all sizes share one kernel.
+Tiles depend on channels, dtype and direction. They never depend on the batch
+or on the size of the images, so one kernel serves images of all sizes.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ from .measured import MEASURED
 
 
 class Tiles(NamedTuple):
-    """How a kernel is cut up.
+    """How the work of a kernel is divided.
 
-    ``m`` positions by ``n`` outputs by ``k`` inputs. In ``'dweight'`` it is
-    ``n`` outputs by ``k`` channels, summed over ``m`` positions at a time.
-    ``width`` is the width of a rectangle of positions, or 0 if they follow
-    each other. With ``moves_last`` the gradient of the input is one product
-    whose results move before they are written.
+    A tile has ``m`` positions, ``n`` outputs and ``k`` inputs. In
+    ``'dweight'`` it has ``n`` outputs and ``k`` channels, and sums over
+    ``m`` positions at a time. ``width`` is the width of a rectangle of
+    positions, or 0 if the positions follow each other in memory. With
+    ``moves_last``, ``dx`` is one product whose results are moved before
+    they are written.
     """
 
     m: int
@@ -85,7 +86,7 @@ class Key(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """What was measured of a key on some GPU."""
+    """What was measured for a key on a GPU."""
 
     tiles: Tiles
     us: float  # of the kernel
@@ -97,10 +98,10 @@ _tuned: dict[tuple[int, Key], Tiles] = {}
 
 
 def choose(key: Key, device: torch.device) -> Tiles:
-    """The tiles to launch with. It only looks them up.
+    """Look up the tiles for a launch.
 
-    What was measured on a GPU of this capability comes first, then what
-    :func:`tune` has found, then the rule.
+    Tiles measured on a GPU of this capability come first, then those that
+    :func:`tune` has found, then those of the rule.
     """
     if device.type != 'cuda':
         return rule(key)
@@ -111,10 +112,10 @@ def choose(key: Key, device: torch.device) -> Tiles:
 
 
 def measured(key: Key, capability: tuple[int, int]) -> Measured | None:
-    """What the repository knows of a key on GPUs of this capability.
+    """Look up a key for GPUs of this capability in ``MEASURED``.
 
-    Figures of bfloat16 count for float16 too: both have the same size, and
-    the same rate on tensor cores.
+    Figures of bfloat16 are also used for float16: both have the same size
+    and the same speed on tensor cores.
     """
     if key.dtype == 'float16':
         key = key._replace(dtype='bfloat16')
@@ -128,10 +129,10 @@ def measured(key: Key, capability: tuple[int, int]) -> Measured | None:
 def is_measured_faster(branches: int, channels: int, outputs: int,
                        kernel_size: tuple[int, int], dtype: torch.dtype,
                        capability: tuple[int, int]) -> bool:
-    """Whether the kernels were measured faster than backend ``'torch'``.
+    """Check whether the kernels were measured faster than backend ``'torch'``.
 
-    That is the sum over the three directions. Without a measurement on a
-    GPU of this capability the answer is no.
+    The times of the three directions are added. Without a measurement on a
+    GPU of this capability the result is False.
     """
     dtype = str(dtype).replace('torch.', '')
     found = [measured(Key(direction, branches, channels, outputs,
@@ -144,20 +145,20 @@ def is_measured_faster(branches: int, channels: int, outputs: int,
 def tune(key: Key, device: torch.device,
          make_call: Callable[[Key, torch.device], Callable[[Tiles], None]],
          source: str) -> None:
-    """Choose tiles by timing a short list, once for a device.
+    """Choose tiles by timing a short list, once for each device.
 
-    ``triton.autotune`` would time the arguments of the first call. A first
-    image that is small would then decide for all. Here the data are drawn,
-    of a size that a network has at so many channels. The result is kept
-    beside Triton's cache, so later processes take the same tiles.
+    ``triton.autotune`` would time the arguments of the first call, so a
+    small first image would decide for all. Here the data is drawn, in a
+    size that a network has with this number of channels. The result is
+    stored in Triton's cache, so later processes use the same tiles.
 
     Args:
         key: What to choose tiles for.
         device: A GPU.
-        make_call: ``(key, device)``, returns what runs the kernel with
-            given tiles.
-        source: What the result depends on besides key and device, such as
-            the hash of the kernels.
+        make_call: ``(key, device)``, returns a function that runs the
+            kernel with given tiles.
+        source: Text of what the result depends on besides key and device,
+            such as the hash of the kernels.
     """
     tiles = short_list(key)
     if len(tiles) < 2 or (device.index, key) in _tuned or measured(
@@ -172,7 +173,7 @@ def tune(key: Key, device: torch.device,
     best = None
     if cache.get_file(name) is None:
         best = fastest(tiles, make_call(key, device))
-        # Another process may have finished first, and then it decides. The
+        # If another process has finished first, its result is used. The
         # folder may be read-only.
         if cache.get_file(name) is None:
             with contextlib.suppress(OSError):
@@ -185,10 +186,10 @@ def tune(key: Key, device: torch.device,
 
 
 def fastest(tiles: list[Tiles], call: Callable[[Tiles], None]) -> Tiles:
-    """The tiles whose call takes the least time.
+    """Return the tiles whose call takes the least time.
 
-    Tiles that need more shared memory than the GPU has are passed over.
-    The first are taken if none can run.
+    Tiles that need more shared memory than the GPU has are skipped. If no
+    tiles can run, the first ones are returned.
     """
     from triton import testing
     from triton.runtime.errors import OutOfResources
@@ -205,7 +206,7 @@ def fastest(tiles: list[Tiles], call: Callable[[Tiles], None]) -> Tiles:
 
 
 def short_list(key: Key) -> list[Tiles]:
-    """Tiles that are worth timing at first use; the rule's come first."""
+    """Return the tiles to time at first use; those of the rule come first."""
     first = rule(key)
     if key.dtype == 'float32':
         return [first]
@@ -214,18 +215,19 @@ def short_list(key: Key) -> list[Tiles]:
         first,
         first._replace(m=m, warps=warps),
         first._replace(k=_block(key.summed, 64)),
-        # Loads that are pipelined, or not.
+        # The same with or without pipelined loads.
         first._replace(stages=1 if first.stages > 1 else 3)]))
 
 
 @cache
 def rule(key: Key) -> Tiles:
-    """Tiles for a GPU on which nothing was measured.
+    """Return tiles for a GPU on which nothing was measured.
 
-    They are chosen by what the compiler says. In half precision nothing
-    spills on sm_80 and sm_90, and on sm_90 two blocks or more fit a
-    multiprocessor nearly always. Loads go through the first-level cache,
-    where the moved rows of a tile meet; stages above 1 would bypass it.
+    They were chosen from the compiler's reports. In half precision no
+    register spills on sm_80 and sm_90. On sm_90 two or more blocks nearly
+    always fit on a multiprocessor. Loads go through the first-level cache,
+    because the moved rows of a tile overlap there. With more than one stage
+    they would bypass it.
     """
     single, three = key.dtype == 'float32', key.branches == 3
     summed, written = key.summed, key.written
@@ -234,8 +236,8 @@ def rule(key: Key) -> Tiles:
         m, n, k = ((16, 64, 32) if single else (64, 64, 32) if three
                    else (64, 128, 64))
         return Tiles(m, _block(written, n), _block(summed, k), width, 8)
-    # Where channels are few, memory is the limit, and one product for each
-    # offset costs nothing.
+    # With few channels, memory limits the speed, and one product for each
+    # offset costs no time.
     if key.can_move_last and written > 64:
         if single:
             return Tiles(64, _block(written, 64), 16, 0, 8, moves_last=True)
@@ -243,8 +245,8 @@ def rule(key: Key) -> Tiles:
                      moves_last=True)
     if single:
         return Tiles(64, _block(written, 64), 16, width, 8)
-    # Up to 128 outputs are one program's: the fewer programs, the fewer
-    # reads. A derivative holds more at a time.
+    # A program has up to 128 outputs, because fewer programs read less. A
+    # derivative needs more registers, so it has up to 64.
     n = _block(written, 128 if key.direction == 'y' else 64)
     k = 64 if summed <= 64 else 32
     if three and (n == 128 or key.direction == 'dx'):
@@ -253,15 +255,19 @@ def rule(key: Key) -> Tiles:
 
 
 def _block(size: int, most: int) -> int:
-    """Power of two that covers ``size``; tl.dot takes no less than 16."""
+    """Return a power of two, at least ``size`` if ``most`` allows it.
+
+    It is at least 16, the smallest size that tl.dot accepts.
+    """
     return min(max(16, 1 << (size - 1).bit_length()), most)
 
 
 def _rectangle(key: Key) -> int:
-    """Width of a rectangle where channels are few and move vertically.
+    """Return the width of a rectangle of positions, or 0 for none.
 
-    Then the neighbors above and below are in the first-level cache. With
-    many channels a rectangle does not fit there.
+    Few channels that move vertically get a rectangle: the rows above and
+    below are then in the first-level cache. With many channels a rectangle
+    does not fit there.
     """
     vertical = key.size_h > 1 or (key.branches == 3 and key.size_w > 1)
     return 8 if key.summed <= 128 and vertical else 0
