@@ -23,7 +23,7 @@ cd "$(dirname "$0")/.."
 
 ops=1 check='cv2, mmcv.ops, mmdet, mmseg'
 case $family in
-    # The headers of torch 2.14 need C++20, but mmcv 2.3.6 is built as C++17.
+    # The headers of torch 2.14 need C++20. mmcv 2.3.6 is not built as C++20.
     onedl)     torch=2.13.0
                mmcv='onedl-mmcv==2.3.6' extras='onedl,triton,dev' ;;
     openmmlab) torch=2.1.2

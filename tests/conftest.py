@@ -1,4 +1,4 @@
-"""What all tests share."""
+"""Options and fixtures of all tests."""
 
 import contextlib
 import importlib.util
@@ -8,21 +8,21 @@ import sys
 from functools import partial
 from pathlib import Path
 
-# Tests run side by side; more threads than cores would only wait. Before
-# torch is imported, and for what tests start.
+# Tests run in parallel, and more threads than cores would only wait. It is
+# set before torch is imported. Processes that tests start inherit it.
 os.environ['OMP_NUM_THREADS'] = '1'
 
 import pytest
 import torch
 
-# It writes a cache that one process should write.
+# Importing yapf writes a cache. Only one process should write it.
 with contextlib.suppress(ImportError):
     import yapf  # noqa: F401
 
 ROOT = Path(__file__).parent.parent
 
-# Without a GPU the kernels are tested in Triton's interpreter, which has to
-# be asked for before Triton is imported.
+# Without a GPU the kernels are tested in Triton's interpreter. The variable
+# must be set before Triton is imported.
 if not torch.cuda.is_available():
     os.environ.setdefault('TRITON_INTERPRET', '1')
 
@@ -36,9 +36,9 @@ def pytest_addoption(parser):
 
 @pytest.fixture(scope='session')
 def rounds(request):
-    """How often to repeat something: ``rounds(short, long)``.
+    """Return a function ``rounds(short, long)``: how often to repeat.
 
-    The short number in CI, the long one under ``--soak``.
+    It returns ``long`` with ``--soak``, and ``short`` without.
     """
     def choose(short, long):
         return long if request.config.getoption('soak') else short
@@ -49,7 +49,7 @@ def rounds(request):
 @pytest.fixture(autouse=True)
 def _same_start(monkeypatch):
     monkeypatch.delenv('FORK_LAST3', raising=False)
-    # With torch 2.1 a test of another file leaves them off.
+    # With torch 2.1 another test leaves gradients disabled.
     torch.set_grad_enabled(True)
     torch.manual_seed(0)
 
@@ -62,7 +62,7 @@ def root():
 
 @pytest.fixture(scope='session')
 def run_python():
-    """Run Python as a user would; give the finished process."""
+    """Run Python as a user would; return the finished process."""
 
     def run(*args, expect=0, cwd=ROOT):
         done = subprocess.run(
@@ -82,7 +82,7 @@ def run_cli(run_python):
 
 @pytest.fixture(scope='session')
 def drawn_data(tmp_path_factory):
-    """A few images of the demo's kind, in COCO and ADE20K form."""
+    """Draw a few images like those of the demo, with COCO and ADE20K files."""
     spec = importlib.util.spec_from_file_location(
         'draw_data', ROOT / 'demo' / 'draw_data.py')
     draw_data = importlib.util.module_from_spec(spec)

@@ -1,9 +1,9 @@
-"""The operator and the network from their formulas, slowly, on their own.
+"""Slow definitions of operator and network, to compare the package with.
 
-Twice for the operator: a channel at a time, and for larger maps as an
-ordinary convolution, which the network uses too. Written from the paper's
-equations and the keys of the released files; shares no code with the
-package. The tests hold everything else to it.
+They follow the paper's equations and the keys of the released files, and
+share no code with the package. The operator is defined twice: one channel at
+a time, and, for larger maps, as an ordinary convolution. The network uses the
+convolution.
 """
 
 from functools import partial
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 
 def cycle_fc(x, weight, bias, kernel_size):
-    """CycleFC, a channel at a time, on (N, C, H, W)."""
+    """Compute CycleFC on (N, C, H, W), one channel at a time."""
     n, channels, height, width = x.shape
     y = x.new_zeros(n, weight.shape[0], height, width)
     size_h, size_w = kernel_size
@@ -29,7 +29,7 @@ def cycle_fc(x, weight, bias, kernel_size):
 
 
 def cycle_fc_dense(x, weight, bias, kernel_size):
-    """The same as an ordinary convolution, whose kernel is mostly zeros."""
+    """Compute the same as a convolution whose kernel is mostly zeros."""
     size_h, size_w = kernel_size
     channels = weight.shape[1]
     dense = weight.new_zeros(*weight.shape[:2], size_h, size_w)
@@ -71,14 +71,14 @@ def mixer(state, name, x):
 
 
 def stages(state, x, depths):
-    """Maps (B, H, W, C) after each stage, before any output norm."""
+    """Return the maps (B, H, W, C) of the stages, without output norms."""
     def conv(name, x, stride, padding):
         y = F.conv2d(x.permute(0, 3, 1, 2), state[f'{name}.proj.weight'],
                      state[f'{name}.proj.bias'], stride, padding)
         return y.permute(0, 2, 3, 1)
 
     def merge(name, x):
-        # Four neighbours side by side, a column of them first.
+        # Concatenate 2x2 neighbors, the left column first.
         b, height, width, c = x.shape
         full = x.new_zeros(b, height + height % 2, width + width % 2, c)
         full[:, :height, :width] = x
@@ -114,20 +114,20 @@ def stages(state, x, depths):
 
 
 def backbone(state, x, depths, last3=False):
-    """Four maps (B, C, H, W)."""
+    """Return the four maps (B, C, H, W) of the backbone."""
     maps = stages(state, x, depths)
     return [(y if i == 0 and last3 else _norm(state, f'norm{2 * i}', y)
              ).permute(0, 3, 1, 2) for i, y in enumerate(maps)]
 
 
 def classifier(state, x, depths):
-    """Logits (B, classes)."""
+    """Return the logits (B, classes) of the classifier."""
     y = _norm(state, 'norm', stages(state, x, depths)[-1])
     return _linear(state, 'head', y.flatten(1, 2).mean(1))
 
 
 def official_file(model):
-    """A checkpoint in the released layout, from a classifier."""
+    """Return a checkpoint of a classifier in the released layout."""
     state = {}
     for key, value in model.state_dict().items():
         state[key] = value.clone()

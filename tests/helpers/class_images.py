@@ -1,4 +1,4 @@
-"""Images of a few classes, in folders or with lists, for classifiers."""
+"""Draw images of a few classes, in class folders or with lists."""
 
 import numpy as np
 from PIL import Image
@@ -7,7 +7,7 @@ NAMES = ('ant', 'bee', 'cow', 'dog', 'emu', 'fox')
 
 
 def draw(folder, per_class=2, size=40):
-    """Draw train and val as class folders; a class is a color.
+    """Draw train and val with a folder for each class; a class is a color.
 
     Returns:
         Path: The folder.
@@ -27,7 +27,7 @@ def draw(folder, per_class=2, size=40):
 
 
 def flatten(folder, target):
-    """The same images in a flat folder a split, with lists.
+    """Copy the images to one flat folder for each split, with lists.
 
     Returns:
         Path: The folder.

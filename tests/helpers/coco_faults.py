@@ -5,7 +5,7 @@ from .spoiled_data import HALF_A_JPEG, JPEG_WITHOUT_END, Fault, count
 
 
 def _set(**values):
-    """Plant values in an annotation."""
+    """Return a function that plants values in an annotation."""
     return lambda data: data.change_entry(
         lambda entry, image: entry.update(values))
 
@@ -42,7 +42,7 @@ def _reorder(data):
 
 
 def _leave_out_count(data):
-    # 80 by default.
+    # The default is 80.
     data.cfg.model.roi_head.mask_head.pop('num_classes')
     return 'roi_head.mask_head'
 
@@ -58,11 +58,11 @@ def _image_size(data):
         name = data.image().name
         image, = (one for one in content['images']
                   if one['file_name'] == name)
-        # Also of an image that has the same sides.
+        # This is wrong for a square image too.
         image['width'] += 7
         return name
 
-    # Masks of run lengths would not fit either.
+    # Run-length masks would not fit the new size either.
     def drop(content):
         entries = content['annotations']
         content['annotations'] = [

@@ -1,4 +1,4 @@
-"""A folder with a tiny COCO file and its images, which tests spoil."""
+"""A folder with a tiny COCO file and its images, which tests damage."""
 
 import copy
 import json
@@ -78,7 +78,7 @@ def config(path, masks=False, **evaluator):
 
 
 def every(key, field, value):
-    """Set a value of every entry of a list, or change it by a function."""
+    """Set a value in every entry of a list; a function may compute it."""
     def edit(content):
         for one in content[key]:
             one[field] = value(one[field]) if callable(value) else value
@@ -87,7 +87,7 @@ def every(key, field, value):
 
 
 def first(key, field, value):
-    """Set a value of the first entry of a list."""
+    """Set a value in the first entry of a list."""
     return lambda content: content[key][0].update({field: value})
 
 
@@ -126,7 +126,7 @@ def kinds(cfg):
 
 
 def evaluate(cfg):
-    """Return what mm's own metric is for predictions equal to the truth."""
+    """Return mm's metric for predictions that equal the ground truth."""
     with DATASETS.switch_scope_and_registry('mmdet') as registry:
         data = registry.build(copy.deepcopy(cfg.val_dataloader.dataset))
     with METRICS.switch_scope_and_registry('mmdet') as registry:

@@ -1,10 +1,10 @@
-"""Run commands in the process of the tests: a new process takes seconds."""
+"""Run commands in the process of the tests, as a new one takes seconds."""
 
 from mmcyclemlp.__main__ import main
 
 
 def run_command(name, *args):
-    """Run a command; return 0 or what it exits with."""
+    """Run a command; return 0, or the code or message of its exit."""
     try:
         main([name, *map(str, args)])
     except SystemExit as done:
@@ -13,7 +13,7 @@ def run_command(name, *args):
 
 
 def error_of(name, *args):
-    """Run a command that has to end in one line, and return the line."""
+    """Run a command that must end with a one-line error; return the line."""
     error = run_command(name, *args)
     assert isinstance(error, str) and error.startswith('error: ')
     assert '\n' not in error, error

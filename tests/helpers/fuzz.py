@@ -10,8 +10,8 @@ SIZES = st.one_of(st.integers(1, 12), st.integers(1, 40), st.integers(1, 200))
 def run(check, strategy, number):
     """Call ``check(example)`` for a number of examples.
 
-    The examples are the same in each run, and more with a larger number. An
-    example that fails is shrunk, and is part of the error.
+    The examples are the same in each run. An example that fails is shrunk and
+    shown with the error.
     """
     settings(max_examples=number, deadline=None, derandomize=True,
              database=None, suppress_health_check=list(HealthCheck))(

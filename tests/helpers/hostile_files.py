@@ -1,8 +1,8 @@
 """Files that run a command when they are unpickled, and pickle bombs.
 
-``HOSTILE`` and ``BOMBS`` are functions by name that return the bytes of a
-file. Those of ``HOSTILE`` get a shell command, a checkpoint to hide it in,
-and a folder for further files.
+``HOSTILE`` and ``BOMBS`` map names to functions that return the bytes of a
+file. The functions of ``HOSTILE`` get a shell command, a checkpoint to hide it
+in, and a folder for further files.
 """
 
 import copy
@@ -27,7 +27,7 @@ HEADER = MAGIC + pickle.dumps(1001, 2)
 
 
 class Call:
-    """Is pickled as a call, and perhaps a state."""
+    """An object whose pickle is a call, with a state if one is given."""
 
     def __init__(self, function, *args, state=None):
         self.parts = function, args, state
@@ -36,7 +36,7 @@ class Call:
         return self.parts
 
     def __call__(self):
-        """pickle requires it of the function of a call."""
+        """pickle requires that the function of a call is callable."""
 
 
 def saved(content, zipped=True, protocol=2):
@@ -161,7 +161,7 @@ def _in_state_of_dict(command, content, folder):
 
 
 def _method_of_dict(command, content, folder):
-    # state.get(command) runs it.
+    # state.get(command) runs the command.
     state = OrderedDict(content['state_dict'])
     state.get = os.system
     return saved({**content, 'state_dict': state, command: 1})
@@ -181,7 +181,7 @@ def _array_reduce(command, folder):
 
 
 def _old(place):
-    """Hide it in the other pickles of the old format."""
+    """Hide the call in another pickle of the old format."""
 
     def make(command, content, folder):
         parts = [MAGIC, pickle.dumps(1001, 2), pickle.dumps({}, 2),
@@ -194,7 +194,7 @@ def _old(place):
 
 
 def _tar(first):
-    """As PyTorch 0.1 wrote; ``first`` are the first bytes."""
+    """Return a tar as PyTorch 0.1 wrote it; ``first`` are its first bytes."""
 
     def make(command, content, folder):
         file = io.BytesIO()
@@ -223,7 +223,7 @@ def _dotted(command, content, folder):
 
 
 def _config(key):
-    """A text, which is not refused; mm runs it when it resumes."""
+    """Put code in a text. It is not refused, and mm runs it on resuming."""
 
     def make(command, content, folder):
         meta = {**content['meta'], key: f'{_code(command)}\nmodel = dict()\n'}
@@ -233,7 +233,7 @@ def _config(key):
 
 
 def _paddle(thing, protocol=4):
-    """As paddle.save writes, beside an array."""
+    """Put the call next to an array in a file as paddle.save writes it."""
 
     def make(command, content, folder):
         return pickle.dumps(
@@ -278,22 +278,22 @@ HOSTILE = {
     'meta.config': _config('config'),
     'meta.cfg': _config('cfg'),
 }
-# Files that are read without a refusal (texts, and calls that are skipped),
-# and those of them that are checkpoints of mmengine.
+# READ: files that are read without a refusal (texts, and calls that are
+# skipped). RESUMED: those of them that are checkpoints of mmengine.
 RESUMED = {'meta.config', 'meta.cfg', 'numpy.load in meta'}
 READ = {*RESUMED, 'numpy.load, Paddle'}
-# Files that run only on some versions of torch, or only later.
+# Files whose command runs only with some versions of torch, or only later.
 SLEEPERS = {'meta.config', 'meta.cfg', 'method of a dict', 'second pickle',
             'torch.load in meta', 'torch.load, Paddle'}
 
 
 def _pickled(code):
-    """As a file of Paddle, which is a pickle."""
+    """Return a maker of a file of Paddle, which is a pickle."""
     return lambda: b'\x80\x04' + code + b'.'
 
 
 def _torch(code):
-    """As the pickle in a file of PyTorch."""
+    """Return a maker of a file of PyTorch with this code as its pickle."""
     return lambda: swapped(saved({}), b'\x80\x02' + code + b'.')
 
 
@@ -306,7 +306,7 @@ def _name(text):
 
 
 def _tensor(size, stride, count=4, zipped=True):
-    """A tensor of 4 numbers that claims another size."""
+    """Return a file of a tensor with 4 numbers that claims another size."""
     content = torch.ones(4)
     if size is not None:
         storage = torch.storage.TypedStorage(
@@ -326,14 +326,14 @@ def _tensor(size, stride, count=4, zipped=True):
 
 def _larger_record():
     data = bytearray(saved({'a': torch.ones(1000)}))
-    # The central directory, from the back: sizes of the storage's record.
+    # Change the sizes of the storage's record in the central directory.
     at = data.rindex(b'archive/data/0') - 46
     data[at + 20:at + 28] = _long(1 << 31, 4) * 2
     return bytes(data)
 
 
 def _same_record(number=2000):
-    """Many records that share their bytes."""
+    """Return a zip file with many records that share their bytes."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, 'w') as archive:
         archive.writestr('archive/data.pkl', pickle.dumps({}, 2))
@@ -346,7 +346,7 @@ def _same_record(number=2000):
     return file.getvalue()
 
 
-# Claims that are ignored.
+# Bombs whose false sizes are ignored, so that they are read.
 HARMLESS = {'frame', 'memo'}
 BOMBS = {
     # ((x, x), (x, x)), ... 40 deep, as a key.

@@ -24,7 +24,7 @@ def _leave_label_alone(data):
 
 
 def _label(value, dtype=None):
-    """Plant a value in a corner of a label map."""
+    """Return a function that plants a value in a corner of a label map."""
     def change(labels):
         labels = labels.astype(dtype or labels.dtype)
         labels[:9, :9] = value
@@ -44,7 +44,7 @@ def _reduce_by_transform(data):
 
 
 def _reduce_wrongly(data):
-    """0 is the first class in the files, and 255 is unlabeled."""
+    """Make 0 the first class in the files, and 255 unlabeled."""
     for path in data.labels():
         data.redraw(path, lambda labels: np.where(
             labels >= data.number, 255, labels).astype('uint8') if (
@@ -58,7 +58,7 @@ def _reduce_wrongly(data):
 
 
 def _do_not_reduce(data):
-    """1 is the first class in the files, and 0 is unlabeled."""
+    """Make 1 the first class in the files, and 0 unlabeled."""
     if not data.train.reduce_zero_label:
         for path in data.labels():
             data.redraw(path, lambda labels: np.where(
@@ -89,7 +89,7 @@ def _pad_another(data):
 
 
 def _list(data):
-    """Plant the name of an image that does not exist in a list."""
+    """Plant the name of a missing image in a list."""
     stems = [path.stem for path in data.images()] + ['gone']
     (data.folder / 'train.txt').write_text('\n'.join(stems))
     data.train.ann_file = 'train.txt'

@@ -1,8 +1,9 @@
 """Write the files of paddle.save with pickle and NumPy alone.
 
-Paddle saves a state dict as arrays and a table of names; in any other dict it
-saves a tensor as a pair. The bytes are those that paddlepaddle 3.3.1 writes
-for the same arrays in protocols 2, 3 and 4 (compared on 2026-11-24, NumPy 2).
+Paddle saves a state dict as arrays and a table of names. In any other dict it
+saves a tensor as a pair of name and array. The bytes are those that
+paddlepaddle 3.3.1 writes for the same arrays in protocols 2, 3 and 4 (compared
+on 2026-11-24 with NumPy 2).
 """
 
 import pickle
@@ -16,7 +17,7 @@ CORES = ('numpy.core', 'numpy._core')
 
 
 class Tensor:
-    """Is pickled as a tensor of Paddle."""
+    """An object that is pickled as a tensor of Paddle."""
 
     def __init__(self, name, array):
         self.pair = name, array
@@ -32,7 +33,7 @@ def to_paddle(state):
         value = value.t() if value.dim() == 2 else value
         value = value.contiguous()
         if value.dtype == torch.bfloat16:
-            # NumPy has no bfloat16: its bits.
+            # NumPy has no bfloat16, so store its bits.
             arrays[key] = value.view(torch.int16).numpy().view(np.uint16)
         else:
             arrays[key] = value.numpy()
@@ -58,11 +59,11 @@ def pairs(state):
 
 
 def dumps(content, protocol=4, core=None):
-    """Return the bytes; ``core`` is the module of NumPy 1 or of NumPy 2."""
+    """Return the bytes; ``core`` names the core module of NumPy 1 or 2."""
     data = pickle.dumps(content, protocol)
     ours = np.ones(1).__reduce__()[0].__module__.rpartition('.')[0]
     if core is not None and core != ours:
-        # Text in protocols 2 and 3, a counted string in 4.
+        # The name is text in protocols 2 and 3, and a counted string in 4.
         for prefix, end in ((b'c', b'\n'), (b'', b'')):
             old, new = (
                 prefix + (b'' if prefix else b'\x8c' + bytes([len(name)]))

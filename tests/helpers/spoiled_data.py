@@ -21,13 +21,13 @@ from mmcyclemlp.errors import UserError
 
 @dataclass
 class Data:
-    """A folder that a test may spoil, and a config that reads it.
+    """A folder that a test may damage, and a config that reads it.
 
     Attributes:
         folder (Path): The folder.
         cfg (Config): The config.
         number (int): Number of classes.
-        seed (int): Place of the image or label map to spoil.
+        seed (int): Index of the image or label map to damage.
     """
 
     folder: Path
@@ -46,7 +46,7 @@ class Data:
         return sorted((self.folder / 'annotations' / split).iterdir())
 
     def image(self, split='train'):
-        """Return an image to spoil; of a COCO file, one with boxes."""
+        """Return an image to damage; in a COCO file, one with boxes."""
         path = self.folder / 'annotations' / f'instances_{split}.json'
         if not path.exists():
             return self.images(split)[self.seed]
@@ -61,7 +61,7 @@ class Data:
 
     @staticmethod
     def entry(content):
-        """Return an annotation to spoil: the largest that is no crowd."""
+        """Return an annotation to damage: the largest that is no crowd."""
         return max((one for one in content['annotations']
                     if not one['iscrowd']), key=lambda one: one['area'])
 
@@ -106,7 +106,7 @@ _config = functools.cache(Config.fromfile)
 
 
 def on_copy(root, folder, name, classes, void=None):
-    """Return a folder and a config of the demo that reads it.
+    """Return Data of a folder, with a config of the demo that reads it.
 
     Args:
         root (Path): The project.
@@ -155,7 +155,7 @@ def on_folder(root, name, folder):
 
 
 def refuse(cfg, message, splits=('train', 'val')):
-    """Check that the check before a run ends in lines with a message."""
+    """Assert that the check before a run refuses with this message."""
     with pytest.raises(UserError, match=message) as caught:
         check_data(cfg, splits)
     for line in str(caught.value).split('\n')[1:]:
@@ -163,7 +163,7 @@ def refuse(cfg, message, splits=('train', 'val')):
 
 
 def check_train(data, workers=0):
-    """Return the findings on the training data, of which all is opened."""
+    """Open all training data, and return the findings."""
     check = DataCheck(data.cfg, ('train', ), Look(workers=workers))
     found = check.run()
     assert check.numbers['train'] == (8, 8)

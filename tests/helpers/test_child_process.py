@@ -1,4 +1,4 @@
-"""The helper tells apart how a function ends."""
+"""The helper distinguishes the ways in which a function ends."""
 
 import os
 import signal

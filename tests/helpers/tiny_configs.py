@@ -1,4 +1,4 @@
-"""Configs of models so small that to train them takes seconds."""
+"""Configs of models that are so small that training takes seconds."""
 
 COMMON = """
 _base_ = '{root}/{base}'
@@ -68,7 +68,7 @@ MODELS = dict(
 
 
 def write_config(folder, root, data, name):
-    """Write a config that trains on drawn data; give its path."""
+    """Write a config that trains on drawn data; return its path."""
     base, text, _ = MODELS[name]
     path = folder / f'{name}.py'
     path.write_text((COMMON + text).format(root=root, data=data, base=base))
@@ -76,7 +76,7 @@ def write_config(folder, root, data, name):
 
 
 def write_checkpoint(config, path, **meta):
-    """Save a model of a config with random weights, as mm would."""
+    """Save a model of a config with random weights, as mm does."""
     import torch
     from mmengine.config import Config
     from mmengine.registry import MODELS, init_default_scope

@@ -1,7 +1,7 @@
-"""What runs in each of two processes; tests/engine/test_distributed.py.
+"""Code that tests/engine/test_distributed.py runs in two processes.
 
-As a script it goes through a list of cases; as a module it has a hook for
-runs of tools/train.py.
+As a script it runs a list of cases. As a module it has a hook for runs of
+tools/train.py.
 """
 
 import json
@@ -32,7 +32,7 @@ from mmcyclemlp.engine.distributed import leave_group, set_up_processes
 
 ROOT = Path(__file__).parents[2]
 SIZE = 64
-# The heads whose losses are divided by what is found in the own images.
+# Heads that divide losses by the number of targets in the rank's images.
 DIVIDED = dict(
     retinanet={'bbox_head': ('loss_cls', 'loss_bbox')},
     mask_rcnn={
@@ -51,7 +51,7 @@ def read(path):
 
 
 def small_config(name, out_indices=(0, 1, 2, 3), **backbone):
-    """Config of a model of the demo's size, for any of its stages."""
+    """Return a config of the demo's size that uses some of the stages."""
     cfg = deepcopy(read(
         f'demo/{"upernet" if name == "upernet" else "mask_rcnn"}.py'))
     model, small = cfg.model, cfg.model.backbone
@@ -83,11 +83,11 @@ def small_config(name, out_indices=(0, 1, 2, 3), **backbone):
             for kind in ('bbox', 'mask'):
                 model.roi_head[f'{kind}_roi_extractor'].featmap_strides = (
                     strides)
-            # Each RoI there is, so that no chance is in it.
+            # All RoIs are used, so that none is chosen at random.
             model.train_cfg.rpn_proposal.max_per_img = 24
             for part in ('rpn', 'rcnn'):
                 model.train_cfg[part].sampler.num = 10**5
-        # One level more than there are maps.
+        # The neck adds one level to the maps.
         head.anchor_generator.strides = [*strides, 2 * strides[-1]]
         model.neck.update(in_channels=dims, num_outs=len(strides) + 1)
     model.backbone.update(out_indices=out_indices, **backbone)
@@ -96,7 +96,7 @@ def small_config(name, out_indices=(0, 1, 2, 3), **backbone):
 
 @cache
 def load_items(name, folder, number=4):
-    """The first images with their annotations, small."""
+    """Load the first images with their annotations, in small size."""
     cfg = small_config(name)
     init_default_scope(cfg.default_scope)
     dataset = cfg.train_dataloader.dataset
@@ -122,7 +122,7 @@ def distribute(cfg, model):
 
 
 def own(images):
-    """The half of this rank."""
+    """Return the half of the images that this rank trains on."""
     half = len(images) // 2
     return images[get_rank() * half:(get_rank() + 1) * half]
 
@@ -132,9 +132,9 @@ def batch(items):
 
 
 def take_steps(folder, name, **backbone):
-    """Two steps; what is trained then, and whether the ranks are equal."""
+    """Take two steps; return which weights changed, and if ranks are equal."""
     cfg, items = small_config(name, **backbone), load_items(name, folder)
-    # Each rank starts elsewhere: the wrapper makes them one.
+    # The ranks start with different weights. The wrapper makes them equal.
     model = build(cfg, seed=get_rank())
     ddp = distribute(cfg, model)
     before = weights(model)
@@ -156,14 +156,15 @@ def weights(model):
 
 
 def compare_gradients(folder, name, undo=True, **backbone):
-    """Largest difference to one process that has all images, in float64.
+    """Return the largest difference to one process that has all images.
 
-    Relative to the largest gradient of the tensor. With ``undo`` the losses
-    are multiplied by what mm divides them by, which each rank counts in its
-    own images, and divided by the number of images.
+    It is relative to the largest gradient of the tensor. mm divides some
+    losses by a number that each rank counts in its own images. With ``undo``
+    the losses are multiplied by this number and divided by the number of
+    images.
     """
     cfg, items = small_config(name, **backbone), load_items(name, folder)
-    # mmcv's NMS knows float32 alone.
+    # mmcv's NMS supports only float32.
     dtype = torch.float32 if name == 'mask_rcnn' else torch.float64
     alone, other = (
         with_fixed_norms(build(cfg, seed=0).to(dtype)) for _ in range(2))
@@ -180,7 +181,7 @@ def compare_gradients(folder, name, undo=True, **backbone):
 
 
 def compare_backbone_gradients(folder, **backbone):
-    """The same of the backbone alone, with a loss that is a mean."""
+    """Return the same for the backbone alone, with a mean as its loss."""
     cfg = small_config('mask_rcnn', **backbone)
     alone, other = (
         build(cfg, seed=0).backbone.double().train() for _ in range(2))
@@ -193,7 +194,7 @@ def compare_backbone_gradients(folder, **backbone):
 
 
 def with_fixed_norms(model):
-    """A rank's batch norms see its own images; so none looks at any."""
+    """Put batch norms in eval mode, because ranks have different images."""
     for module in model.modules():
         if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
             module.eval()
@@ -212,7 +213,7 @@ def count_divisors(model, heads):
                 number = len(targets)
             elif torch.is_tensor(targets[-1]):  # classes and boxes of RoIs
                 number = len(targets[0])
-            else:  # of anchors, with the number to divide by
+            else:  # targets of anchors, and the number to divide by
                 number = targets[-1]
             divisors.update(dict.fromkeys(names, number))
             return targets
@@ -252,12 +253,13 @@ def main(folder, cases, out):
 
 @HOOKS.register_module()
 class RankHook(Hook):
-    """Keep each rank's weights; let the second rank die.
+    """Save the weights of each rank, or end the second rank in the middle.
 
     Args:
-        folder (str): Where the weights and the time of death go.
-        death (str | None): 'exit', 'raise' or 'kill'. Default: None.
-        at (int): After which iteration. Default: 2.
+        folder (str): Where the weights and the time of the end are written.
+        death (str | None): How it ends: 'exit', 'raise' or 'kill'. Default:
+            None, which lets it finish.
+        at (int): After which iteration it ends. Default: 2.
     """
 
     def __init__(self, folder, death=None, at=2):
