@@ -3,10 +3,10 @@
     python -m tests.gpu --json gpu.json
     python -m tests.gpu --json gpu.json --miniature
 
-It needs torch, Triton, torchvision, timm and pytest. What is missing is said
-in the table of its step. Every step is a process of its own, since an illegal
-access to memory leaves a process without a GPU. The JSON file is written
-after each figure, so a run that is cut short keeps what it did.
+It needs torch, Triton, torchvision, timm and pytest. The table of a step names
+what is missing. Every step runs in its own process, because a process cannot
+use the GPU after an illegal memory access. The JSON file is written after each
+figure, so a run that is cut short keeps its figures.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from .step import Skipped, Step, read, write
 # Seconds of each step, most decisive first.
 STEPS = dict(correctness=60, tiles=120, layers=60, backbones=170, models=60,
              export=10)
-TRIES = 8  # of a step that crashes
+TRIES = 8  # how often a step that crashes is run
 
 
 def parse_args(argv):
@@ -75,7 +75,7 @@ def inside(args) -> int:
 
 
 def run_step(name, args, seconds) -> dict:
-    """Run one step in a process of its own. Returns what is known of it."""
+    """Run one step in its own process; return what the file has of it."""
     command = [sys.executable, '-W', 'ignore', '-m', __package__, name,
                '--json', args.json, '--seconds', seconds, '--inside',
                *['--miniature'] * args.miniature]
@@ -90,7 +90,7 @@ def run_step(name, args, seconds) -> dict:
     except subprocess.TimeoutExpired:
         late = True
     finally:
-        # What the step has started ends with it.
+        # Also end all processes that the step has started.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -123,7 +123,7 @@ def run_steps(args) -> None:
                   flush=True)
             step = run_step(name, args,
                             seconds - (time.monotonic() - start))
-            # A step that crashed goes on after the figure that it was at.
+            # A step that crashed continues after its last figure.
             enough = time.monotonic() - start > 0.8 * seconds
             if step['status'] != 'failed' or enough or not step.get(
                     'figures'):
@@ -155,12 +155,12 @@ def main(argv=None) -> int:
         return inside(args)
     device = torch.device('cpu' if args.miniature else 'cuda')
     found, known = machine(device), read(args.json)
-    # The other steps of a file are kept if they are of the same GPU.
+    # Keep the other steps of the file if they ran on the same GPU.
     same = known['machine'].get('gpu') == found.get('gpu')
     steps = {name: step for name, step in known['steps'].items()
              if same and name not in args.steps}
     write(args.json, dict(machine=found, steps=steps))
-    # Ends the step, too.
+    # sys.exit runs the code that also ends the step.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     run_steps(args)
     return print_tables(args)

@@ -31,7 +31,7 @@ MEASURED = {{
 
 
 def as_text(measured: dict) -> str:
-    """The entries as Python, in lines that are short enough."""
+    """Return the entries as Python code in short lines."""
     lines = []
     for capability, entries in sorted(measured.items()):
         lines.append(f'    {capability}: {{')
@@ -43,7 +43,7 @@ def as_text(measured: dict) -> str:
 
 
 def best_tiles(keys: dict) -> dict:
-    """The entry of each key whose best tiles were proved to be right."""
+    """Return the entries of the keys whose best tiles were proved right."""
     entries = {}
     for name, of_key in keys.items():
         timed = [one for one in of_key['tiles'] if 'us' in one]
@@ -55,10 +55,10 @@ def best_tiles(keys: dict) -> dict:
 
 
 def adopt(path: Path, root: Path = ROOT) -> list[str]:
-    """Write the table, keep the figures. Returns what was done.
+    """Write the table, and copy the figures; return lines that report it.
 
     Raises:
-        ValueError: The file is not of a GPU, has no tiles, or its step
+        ValueError: The file is not from a GPU, has no tiles, or its step
             ``correctness`` has not passed.
     """
     known = json.loads(path.read_text())

@@ -1,7 +1,7 @@
-"""Step ``backbones``: whole networks, beside the official route and peers.
+"""Step ``backbones``: compare whole networks with the official code and peers.
 
-Each is run as it is, compiled, and in inference as a CUDA graph. cuDNN
-chooses by its heuristics, as it does in torch by default.
+Each network runs eager, compiled, and in inference also as a CUDA graph.
+cuDNN chooses its algorithms by heuristics, which is torch's default.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .step import Step
 from .tables import left_out, net_table
 
 LARGE, MIDDLE, SMALL = (800, 1344), (512, 512), (224, 224)
-# (training, arch, size, batch), most decisive first. The peers stand beside
+# (training, arch, size, batch), most important first. Peers are compared with
 # b2.
 CASES = [
     (False, 'b2', LARGE, 1), (False, 'b2', LARGE, 8), (True, 'b2', LARGE, 2),
@@ -44,9 +44,9 @@ CASES = [
     (False, 'b1', MIDDLE, 16), (False, 'b5', MIDDLE, 16),
     (False, 'b5', SMALL, 1),
 ]
-DECISIVE, NEXT = 3, 10  # of the cases
-LAST = 5  # rank of the least decisive contender
-# Those that the bars name.
+DECISIVE, NEXT = 3, 10  # places of cases, for the order of jobs
+LAST = 5  # rank of the least important contender
+# The peers of the main comparison.
 RIVALS = ('Swin-T', 'ConvNeXt-T')
 OTHERS = [name for name in PEERS
           if name not in (*RIVALS, 'PoolFormer-S24')]
@@ -56,18 +56,18 @@ TINY = dict(embed_dims=(8, 16, 24, 32), depths=(1, 1, 1, 1),
 
 def groups(train: bool, batch: int, peers: list[str]
            ) -> Iterator[tuple[int, list[Contender]]]:
-    """Contenders that share a process, and how decisive they are."""
+    """Yield contenders that share a process, after their rank (0 is first)."""
 
     def uncompiled(one):
-        # Where the GPU has much to do a graph saves nothing.
+        # With a large batch the GPU is busy, and a graph saves no time.
         graph = not train and (batch == 1 or one == TRITON)
         return [one, one.runs('graph')] if graph else [one]
 
-    # It copies its offsets to the GPU, which a graph cannot hold.
+    # It copies its offsets to the GPU, which cannot be captured in a graph.
     yield 0, [OFFICIAL]
     yield 0, uncompiled(TRITON)
     yield 0, uncompiled(TORCH)
-    # What is compiled takes a minute, and begins before the other peers.
+    # Compiling takes a minute, so it starts before the other peers.
     yield 1, [TRITON.runs('compiled')]
     for name in peers:
         yield 1 if name in RIVALS else 4, [peer(name).runs('compiled')]
@@ -79,15 +79,16 @@ def groups(train: bool, batch: int, peers: list[str]
 
 
 def order(place: int, rank: int, job: Job) -> tuple:
-    """The key by which jobs are sorted.
+    """Return the key by which jobs are sorted.
 
     Args:
-        place: Of the case in ``CASES``.
-        rank: Of the contenders, see :func:`groups`.
+        place: Place of the case in ``CASES``.
+        rank: Rank of the contenders, see :func:`groups`.
+        job: The job.
     """
     train = job.case.question == 'train'
     if place < DECISIVE:
-        # A training step takes longest to compile.
+        # A training step takes longest to compile, so it is not last.
         last = job.compiles and not train
         return (2 if rank > 3 else 0), rank, last, place
     if place < NEXT:
@@ -96,7 +97,7 @@ def order(place: int, rank: int, job: Job) -> tuple:
 
 
 def plan(step: Step) -> tuple[list[Case], list[Job]]:
-    """The cases, and their jobs, most decisive first."""
+    """Return the cases, and their jobs with the most important first."""
     all_cases, found = [], []
     wanted = CASES
     if step.miniature:
@@ -124,7 +125,7 @@ def plan(step: Step) -> tuple[list[Case], list[Job]]:
 
 
 def table(all_cases: list[Case]) -> list[str]:
-    """A table for each size and batch, with all networks."""
+    """Return the lines of a table for each size and batch."""
     tables: dict[tuple, list[Case]] = {}
     for case in all_cases:
         settings = case.settings
@@ -140,6 +141,6 @@ def table(all_cases: list[Case]) -> list[str]:
 
 
 def measure(step: Step) -> None:
-    """Measure inference and training step of the networks."""
+    """Measure inference and training steps of the networks."""
     all_cases, jobs = plan(step)
     run(step, all_cases, jobs, lambda: table(all_cases))

@@ -1,4 +1,4 @@
-"""Commands of the project, each in a process that waits until it is needed."""
+"""Run commands of the project in processes that are started in advance."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SPARE = 2.  # seconds to end processes and to write figures
 
 
 class Failed(Exception):
-    """A command did not do what it has to.
+    """A command did not do what it should.
 
     Args:
         reason: What happened.
@@ -30,13 +30,14 @@ class Failed(Exception):
 
 
 class Late(Failed):
-    """There was no time for a command to end."""
+    """The time was over before a command ended."""
 
 
 class Command:
-    """A command of the project in a process that waits until it is needed.
+    """A command of the project. Its process imports, and waits for start().
 
-    The process stays in the group of the step, which is killed as a whole.
+    The process stays in the process group of the step, which is killed as a
+    whole.
     """
 
     def __init__(self, step: Step, scope: str, log: Path, *args) -> None:
@@ -48,11 +49,11 @@ class Command:
                  *map(str, args)],
                 cwd=ROOT, stdin=subprocess.PIPE, stdout=file,
                 stderr=subprocess.STDOUT,
-                # There is a process for each core.
+                # One thread, because each core has its own process.
                 env=dict(os.environ, OMP_NUM_THREADS='1'))
 
     def start(self) -> None:
-        """Let the process go on. It may have ended with an error."""
+        """Let the process continue. It may have ended with an error."""
         with contextlib.suppress(BrokenPipeError):
             self.process.stdin.write(b'\n')
             self.process.stdin.close()
@@ -61,7 +62,7 @@ class Command:
         return self.log.read_text(errors='replace').strip()
 
     def finish(self) -> str:
-        """Wait for success, and give the log."""
+        """Wait until the command succeeds, and return its log."""
         try:
             status = self.process.wait(max(0, self.step.left() - SPARE))
         except subprocess.TimeoutExpired:
@@ -73,7 +74,7 @@ class Command:
         return log
 
     def kill_at(self, reached) -> None:
-        """Kill the process as soon as ``reached()`` says so."""
+        """Kill the process as soon as ``reached()`` is true."""
         while not reached():
             if self.process.poll() is not None:
                 self.finish()
@@ -87,7 +88,7 @@ class Command:
 
 @contextlib.contextmanager
 def commands(*all_of_them: Command) -> Iterator[tuple[Command, ...]]:
-    """End what still runs on the way out."""
+    """Yield the commands; on exit, end those that still run."""
     try:
         yield all_of_them
     finally:

@@ -1,7 +1,7 @@
-"""Compile kernels for a GPU that need not be there.
+"""Compile kernels for a GPU, on a machine with or without one.
 
-What is compiled goes to Triton's cache on disk, where a process with a GPU
-finds it. Several processes compile at the same time. They need no GPU.
+The results are stored in Triton's cache on disk, where a process with a GPU
+finds them. Several processes can compile at the same time.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from mmcyclemlp.ops.triton.tiles import Key, Tiles, rule
 
 
 class _AbsentGPU:
-    """Triton's driver for a GPU of which only the capability is known."""
+    """A driver for Triton that knows only the capability of a GPU."""
 
     def __init__(self, capability):
         from triton.backends.compiler import GPUTarget
@@ -41,9 +41,10 @@ class _AbsentGPU:
 
 @contextlib.contextmanager
 def without_interpreter():
-    """Processes that are started meanwhile compile their kernels.
+    """Let processes that start in this context compile their kernels.
 
-    Importing torch may import Triton, which reads the variable.
+    It unsets TRITON_INTERPRET, which Triton reads on import; importing torch
+    may import Triton.
     """
     with mock.patch.dict(os.environ):
         os.environ.pop('TRITON_INTERPRET', None)
@@ -51,15 +52,15 @@ def without_interpreter():
 
 
 def compile_kernel(capability: int, key: Key, tiles: Tiles):
-    """Compile the kernel of a key, just as it is launched on a GPU.
+    """Compile the kernel of a key with the arguments of a launch on a GPU.
 
     Args:
         capability: Compute capability of the GPU, such as 90.
         key: What the kernel computes.
-        tiles: How it is cut up.
+        tiles: How its work is divided.
 
     Returns:
-        Triton's CompiledKernel, its parameters and what they were given.
+        Triton's CompiledKernel, its parameters and their arguments.
     """
     from triton.runtime.driver import driver
 
@@ -81,11 +82,11 @@ def compile_kernel(capability: int, key: Key, tiles: Tiles):
 
 
 def resources(capability: int, key: Key, tiles: Tiles | None = None) -> dict:
-    """What a kernel needs of a multiprocessor, by the compiler.
+    """Compile a kernel, and return what it needs of a multiprocessor.
 
     Returns:
-        Registers of a thread, bytes of a thread that went to local memory,
-        bytes of shared memory of a block, and the seconds it took.
+        Registers of a thread, bytes that a thread spills to local memory,
+        bytes of shared memory of a block, and the seconds of compiling.
     """
     start = time.monotonic()
     compiled, *_ = compile_kernel(capability, Key(*key),

@@ -1,5 +1,4 @@
-"""Step ``correctness``: the tests that a GPU decides, as many at a time as
-there are cores."""
+"""Step ``correctness``: run the tests of kernels and network, one per core."""
 
 from __future__ import annotations
 
@@ -15,17 +14,17 @@ from .test_on_gpu import DTYPES, MAPS
 TESTS = Path(__file__).parents[1]
 FILES = ['gpu/test_on_gpu.py', 'ops/triton/test_product.py',
          'ops/test_functional.py::test_gpu']
-# Without these, no tiles are adopted.
+# If one of these did not pass, no tiles are adopted.
 PROOF = 'test_kernels_at_real_sizes'
 PROOFS = 3 * len(MAPS) * len(DTYPES)
-# In miniature, one test of each kind that has an end soon.
+# In miniature, one short test of each kind.
 FEW = ('test_kernels_at_real_sizes or test_whole_network or '
        'test_two_runs_are_equal')
-SHOWN = 12  # failures in the table
+SHOWN = 12  # how many failures the table shows
 
 
 class Recorder:
-    """Plugin of pytest that records each result."""
+    """A plugin for pytest that records each result."""
 
     def __init__(self, step: Step) -> None:
         self.step = step
@@ -33,7 +32,7 @@ class Recorder:
         self.failures, self.skips, self.proofs = [], {}, 0
 
     def pytest_runtest_logreport(self, report) -> None:
-        # Set-up and tear-down count where something happens in them.
+        # Set-up and tear-down count only if they fail or skip.
         if report.when != 'call' and report.passed:
             return
         self.counts[report.outcome] += 1
@@ -72,7 +71,7 @@ def measure(step: Step) -> None:
     if step.miniature:
         arguments += ['-k', FEW]
     if find_spec('xdist'):
-        # In the order of the file, where the longest come first.
+        # In the order of the files, which have the longest tests first.
         arguments += ['-n', 1 if step.miniature else os.cpu_count(),
                       '--dist', 'load', '--maxschedchunk', 1]
     files = [TESTS / name for name in FILES[:2 if step.miniature else None]]

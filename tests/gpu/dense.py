@@ -16,7 +16,7 @@ DENSE = Contender('dense conv', 'dense')
 
 
 def dense_kernel(weight: Tensor, kernel_size: tuple[int, int]) -> Tensor:
-    """(O, C, 1, 1) -> (O, C, 3, 3), which convolves to the same result."""
+    """Convert (O, C, 1, 1) to (O, C, 3, 3), which convolves to the same."""
     dense = weight.new_zeros(*weight.shape[:2], 3, 3)
     offsets = cycle_offsets(weight.shape[1], kernel_size).tolist()
     for channel, (dy, dx) in enumerate(offsets):
@@ -26,7 +26,7 @@ def dense_kernel(weight: Tensor, kernel_size: tuple[int, int]) -> Tensor:
 
 @torch.no_grad()
 def dense_mixer(mixer, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return a mixer as one convolution, for the image ``x`` alone.
+    """Return a mixer as one convolution, valid only for the image ``x``.
 
     Args:
         mixer: A CycleMixer whose ``mlp_c`` has no bias.
@@ -54,7 +54,7 @@ def dense_mixer(mixer, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Dense(torch.nn.Module):
-    """A convolution of a map, and a shortcut.
+    """A convolution of a map, with an optional shortcut.
 
     The map is (N, C, H, W) without a shortcut, (N, H, W, C) with one.
     """
@@ -97,12 +97,12 @@ def make_layer(question: str, device: torch.device, shape, dtype: str,
               for t in (*inputs, *module.parameters())]
     call = calls.step(calls.compiled(module, contender), inputs, leaves,
                       backward)
-    # The gradients are of other weights, and are not compared.
+    # The gradients belong to other weights, so they are not compared.
     return lambda: call()[:1]
 
 
 class DenseSetUp(SetUp):
-    """Has cuDNN time its algorithms for a dense convolution first."""
+    """A SetUp that lets cuDNN time its algorithms for a dense convolution."""
 
     def make(self, case: Case, row: Row) -> calls.Call:
         if row.contender.kind == 'dense':

@@ -1,4 +1,4 @@
-"""Step ``export``: the ONNX file of b1, in onnxruntime on the GPU."""
+"""Step ``export``: run the ONNX file of b1 in onnxruntime on the GPU."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mmcyclemlp.export import TOLERANCE, write
 
 from .step import Skipped, Step
 
-# Engines of TensorRT take minutes to build, so it is the second choice.
+# TensorRT takes minutes to build an engine, so it is the second choice.
 PROVIDERS = {'CUDAExecutionProvider': dict(use_tf32='0'),
              'TensorrtExecutionProvider': {}}
 ON_CPU = {'CPUExecutionProvider': {}}
@@ -28,7 +28,7 @@ SPARE = 1.  # seconds
 
 
 class Session:
-    """The file in onnxruntime; the images stay where they are."""
+    """A session of onnxruntime that reads images where torch has them."""
 
     def __init__(self, path: Path, provider: str, options: dict) -> None:
         import onnxruntime
@@ -41,7 +41,7 @@ class Session:
         self.provider = self.session.get_providers()[0]
 
     def bind(self, image: torch.Tensor) -> None:
-        """Take an image (B, C, H, W) for all calls."""
+        """Use an image (B, C, H, W) for all calls."""
         self.binding = self.session.io_binding()
         self.binding.bind_input(
             'image', image.device.type, image.device.index or 0, np.float32,
@@ -58,18 +58,18 @@ class Session:
 
 
 def milliseconds(call) -> float:
-    """Time of a call that waits for its result."""
+    """Return the time of a call that waits for its result."""
     start = time.perf_counter()
     call()
     return 1e3 * (time.perf_counter() - start)
 
 
 def compare(step: Step, provider: str, options: dict, folder: Path) -> None:
-    """Record the error and the time of the file beside the network's."""
+    """Record the error of the file, and its time and that of the network."""
     path = folder / 'maps.onnx'
     torch.manual_seed(0)
     net = CycleNet(TINY if step.miniature else 'b1', fork_last3=False).eval()
-    # The check is below, on the GPU.
+    # The file is checked below, on the GPU.
     write(net, path, NAMES, (64, 96) if step.miniature else (256, 320),
           check=False)
     net = net.to(step.device)
@@ -78,7 +78,7 @@ def compare(step: Step, provider: str, options: dict, folder: Path) -> None:
         step.record(table=[f'onnxruntime cannot start {provider} and takes '
                            f'{session.provider}; nothing to measure'])
         return
-    # Another size and batch than those of the file.
+    # Size and batch differ from those of the export.
     shape = (1, 3, 64, 64) if step.miniature else (8, 3, 512, 512)
     image = torch.rand(shape, device=step.device)
     session.bind(image)
@@ -102,7 +102,7 @@ def compare(step: Step, provider: str, options: dict, folder: Path) -> None:
     size = 'x'.join(map(str, shape))
     table = [f'{provider}, {size}, fp32: off by {error:.1e}, {onnx:.2f} ms; '
              f'the network {ours:.2f} ms ({len(times["onnx"])} rounds)']
-    # NaN is wrong, too.
+    # NaN must count as wrong, too.
     wrong = [] if error <= TOLERANCE else table
     step.record(table=table, wrong=wrong, provider=provider, error=error,
                 ms=times)
@@ -124,7 +124,7 @@ def measure(step: Step) -> None:
         step.record(table=[f'onnxruntime has {", ".join(found)} and no '
                            'provider for this GPU; nothing to measure'])
         return
-    # TF32 would hide differences of the operators.
+    # Rounding errors of TF32 would hide wrong operators.
     torch.backends.cudnn.allow_tf32 = False
     with tempfile.TemporaryDirectory() as folder:
         compare(step, usable[0], wanted[usable[0]], Path(folder))

@@ -1,6 +1,6 @@
-"""Step ``layers``: the op and the mixer beside everything they compete with.
+"""Step ``layers``: compare the op and the mixer with their alternatives.
 
-The kernels take the tiles that the step ``tiles`` has found.
+The kernels use the tiles that the step ``tiles`` has found.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ COLUMNS = {
 SIZES = [(800, 1344), (512, 512)]
 BATCHES = [1, 8, 2, 16]
 LAYERS = [MIXER, OP]
-# Seconds that compiling takes on one core: by Inductor of torch 2.11 for an
-# H100, measured without one on an AMD EPYC, 2026-11-27.
+# Seconds that Inductor of torch 2.11 takes on one core to compile for an H100.
+# Measured on an AMD EPYC without a GPU, 2026-11-27.
 COMPILING = dict(op=8., mixer=20., backbone=50., train=130.)
 
 
 def take_tiles(path: Path) -> None:
-    """Have the kernels launch with what this measurement has found."""
+    """Make the kernels use the tiles that this measurement has found."""
     figures = read(path)['steps'].get('tiles', {}).get('figures', {})
     if figures.get('keys'):
         known = MEASURED.setdefault(tuple(figures['capability']), {})
@@ -58,14 +58,14 @@ def take_tiles(path: Path) -> None:
 
 
 def begin(path: Path, log: Path, miniature: bool) -> None:
-    """What each process that measures for a step calls first."""
-    # Inductor writes much that nobody has to read.
+    """Prepare a process that measures for a step. It calls this first."""
+    # Inductor prints a lot of text that nobody needs.
     with log.open('a') as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     faulthandler.enable()
     if miniature:
-        # Nothing is compiled, and a core is left to others.
+        # Compile nothing, and leave a core to other processes.
         calls.COMPILER = 'eager'
         torch.set_num_threads(1)
     else:
@@ -73,7 +73,7 @@ def begin(path: Path, log: Path, miniature: bool) -> None:
 
 
 def take_over(known: list[dict], all_cases: list[Case]) -> None:
-    """Fill in what an earlier try of the step has measured."""
+    """Copy the figures that an earlier try of the step has measured."""
     rows = {(case['question'], case['label'], row['contender']): row
             for case in known for row in case['rows'] if row['samples']}
     for case in all_cases:
@@ -89,10 +89,10 @@ def run(step: Step, all_cases: list[Case], jobs: list[Job], table) -> None:
     """Measure the jobs in processes until the time of the step is over.
 
     Args:
-        step: Takes the figures.
-        all_cases: Those of the jobs.
-        jobs: Most decisive first.
-        table: Gives the lines of the table.
+        step: The step that records the figures.
+        all_cases: The cases of the jobs.
+        jobs: What to measure, most important first.
+        table: Returns the lines of the table.
     """
     take_over(step.figures.get('cases', []), all_cases)
     jobs = [job for job in jobs if not all(row.samples for row in job.rows)]
@@ -115,24 +115,24 @@ def run(step: Step, all_cases: list[Case], jobs: list[Job], table) -> None:
 
 
 def contenders(layer, batch: int) -> list[Contender]:
-    """Those of one map."""
+    """Return the contenders for one map."""
     found = list(COLUMNS.values())
     if layer is MIXER:
         found.remove(LINEAR)
         if batch > 1:
-            # Each image would need a kernel of its own.
+            # Each image would need its own kernel.
             found = [one for one in found if one.kind != 'dense']
     return found
 
 
 def with_dense(case: Case) -> Case:
-    """Have a case build dense convolutions, too."""
+    """Let a case build dense convolutions, too."""
     case.make = partial(make_layer, *case.make.args)
     return case
 
 
 def cases(step: Step) -> Iterator[tuple[int, Case]]:
-    """Cases, and how decisive each is. Rank 0 is the most decisive."""
+    """Yield cases, each after its rank. Rank 0 is the most important."""
     if step.miniature:
         for layer, backward in ((MIXER, True), (OP, False)):
             yield 0, with_dense(layer_case(
@@ -154,7 +154,7 @@ def cases(step: Step) -> Iterator[tuple[int, Case]]:
 
 
 def jobs(ranked: list[tuple[int, Case]]) -> list[Job]:
-    """Jobs of the cases, the most decisive first."""
+    """Return the jobs of the cases, most important first."""
     found = []
     for rank, case in ranked:
         parts: dict[str, list] = {}
@@ -163,7 +163,7 @@ def jobs(ranked: list[tuple[int, Case]]) -> list[Job]:
             part = one.label if one.compiles or one == TRITON else 'others'
             parts.setdefault(part, []).append(row)
         for rows in parts.values():
-            # What takes long to compile comes after other maps.
+            # Rows that compile for long come after those of other maps.
             late = {'eager': 0, 'compiled': 1, 'max-autotune': 2}[
                 rows[-1].contender.mode]
             late += 2 * case.settings['backward'] * (late == 2)

@@ -1,6 +1,6 @@
-"""Configs of the step ``models``: those of the project, on drawn images.
+"""Configs of the step ``models``: those of the project, with drawn images.
 
-Only the data, the length of the run and the log are changed. In miniature
+Only the data, the length of the run and the log are changed. In miniature,
 backbone and heads are small, too.
 """
 

@@ -1,9 +1,9 @@
-"""Train, kill, resume and test whole models by the project's commands.
+"""Step ``models``: train, kill, resume and test whole models by commands.
 
-The random states have to come back with a resumed run, so its first step
-has the loss that the killed run had there. The losses in fp32 are compared
-with those of the reference backend, too. Nothing is timed, so all models run
-side by side.
+A resumed run must restore the random states, so that its first step has the
+same loss as this step of the killed run. The losses in fp32 are also compared
+with those of the reference backend. Nothing is timed, so all models run at the
+same time.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ from .step import Skipped, Step
 
 NEEDED = ('mmengine', 'mmcv', 'mmdet', 'mmseg', 'pycocotools')
 SCOPES = dict(retinanet='mmdet', upernet='mmseg', mask_rcnn='mmdet')
-# The losses that follow from the images and weights without a choice of
-# boxes. A rounding error may change which boxes the second stage gets.
+# Losses that depend only on images and weights, and not on chosen boxes. A
+# rounding error may change which boxes the second stage gets.
 LOSSES = dict(retinanet=('loss_cls', 'loss_bbox'),
               upernet=('decode.loss_ce', 'aux.loss_ce'),
               mask_rcnn=('loss_rpn_cls', 'loss_rpn_bbox'))
 METRIC = re.compile(r'(?:/(bbox_mAP|segm_mAP)|(mIoU)): (-?[\d.]+)')
 BACKEND = re.compile(r"mmcyclemlp: backend='(\w+)'")
-# RetinaNet and UperNet train with the kernels in any case, in the dtype that
-# the step `tiles` has compiled; Mask R-CNN as --amp does by default.
+# RetinaNet and UperNet always train with the kernels, in the dtype that the
+# step `tiles` has compiled. Mask R-CNN trains with the defaults of --amp.
 KERNELS = ('model.backbone.backend=triton', )
 OPTIONS = dict(retinanet=KERNELS, upernet=KERNELS, mask_rcnn=())
 BFLOAT16 = ('optim_wrapper.dtype=bfloat16', )
 KILL_AT = SAVE_EVERY + 2
 NORM = 'grad_norm'
-# No checkpoint but the last, or none.
+# LAST saves only the last checkpoint, UNSAVED saves none.
 LAST = ('default_hooks.checkpoint.interval=1000', )
 UNSAVED = (*LAST, 'default_hooks.checkpoint.save_last=False')
-# Largest relative differences. The same kernels on the same numbers give the
-# same bits. Without the random states the first step of a resumed
-# run was off by 3e-2 to 1e-1 in miniature, in the norm of the gradients.
+# Largest relative differences. Kernels that get the same numbers compute the
+# same bits. In miniature, without the random states, the norm of the gradients
+# in the first step of a resumed run was off by 3e-2 to 1e-1.
 RESUMED = 5e-3
 # The convolutions of the heads use TF32, whose rounding error is 5e-4, and a
 # loss is a mean of many values.
@@ -53,10 +53,10 @@ FIRST_NORM = dict(retinanet=1e-2, upernet=1e-2, mask_rcnn=math.inf)
 
 
 def read_losses(work: Path) -> list[dict[int, dict]]:
-    """What each run in a work dir logged, by the number of the step."""
+    """Return the log records of each run in a work dir by number of step."""
     runs = []
     for path in sorted(work.glob('*/vis_data/scalars.json')):
-        # The last line may be half written.
+        # The last line may be incomplete.
         lines = path.read_text().split('\n')[:-1]
         steps = [json.loads(line) for line in lines]
         runs.append({one['step']: one for one in steps if 'loss' in one})
@@ -65,7 +65,7 @@ def read_losses(work: Path) -> list[dict[int, dict]]:
 
 def differences(keys: tuple[str, ...], one: dict,
                 other: dict) -> dict[int, float]:
-    """Relative difference at each step that both runs have."""
+    """Return the relative difference at each step that both runs have."""
     result = {}
     for step in sorted(one.keys() & other.keys()):
         pairs = [(one[step][key], other[step][key]) for key in keys]
@@ -77,14 +77,14 @@ def differences(keys: tuple[str, ...], one: dict,
 
 def difference(pair: tuple[float, float]) -> float:
     a, b = pair
-    if a == b:  # of gradients that are too large for the loss scale
+    if a == b:  # both infinite: gradients too large for the loss scale
         return 0.
     off = abs(a - b) / max(abs(a), abs(b))
     return off if math.isfinite(off) else math.inf
 
 
 class Models:
-    """All findings of the step. Threads add to them."""
+    """The findings of the step. Several threads add to them."""
 
     def __init__(self, step: Step, folder: Path) -> None:
         self.step, self.folder = step, folder
@@ -99,7 +99,7 @@ class Models:
             self.step.record(table=self.table, wrong=self.wrong, **figures)
 
     def attempt(self, what: str, find, *args) -> None:
-        """Find something out, and record how it ended."""
+        """Call ``find``, and record its error if there is one."""
         try:
             find(*args)
         except Failed as error:
@@ -177,7 +177,7 @@ class Models:
         work = dict(reference=f'{name}_reference', triton=f'{name}_triton')
         started = list(work)
         if self.step.miniature:
-            # The run that was killed was in fp32.
+            # The killed run was in fp32 and serves as the other backend.
             work = dict(reference=work['reference'], torch=name)
             started = ['reference']
         reference, ours = work
@@ -211,7 +211,7 @@ def draw_data(folder: Path) -> None:
 
 
 def measure(step: Step) -> None:
-    """Run all models side by side."""
+    """Run all models at the same time."""
     missing = [name for name in NEEDED if not importlib.util.find_spec(name)]
     if missing:
         raise Skipped(f'no {", ".join(missing)}; `make gpu-wheels` collects '
@@ -226,7 +226,7 @@ def measure(step: Step) -> None:
         compare = [(f'{name} fp32', models.compare_backends, name)
                    for name in SCOPES]
         if step.miniature:
-            # Two cores take turns, and one model shows the rest.
+            # There are two cores, so only one model compares backends.
             jobs[0].append(compare[0])
         else:
             jobs += [[one] for one in compare]

@@ -1,10 +1,10 @@
-"""Contenders in processes of their own: set up side by side, timed alone.
+"""Set up contenders in parallel processes, and time them one at a time.
 
-Most time goes into compiling, which takes one core for each contender. So
-many processes set contenders up at once, and keep what they have built. To
-compile once in advance, for one process that measures all, would take longer:
-even where Inductor finds its results on disk, torch.compile traces again. A
-process that crashes takes no other contender along.
+Compiling takes most of the time, and one core for each contender. So many
+processes set up contenders at the same time, and keep them. It would take
+longer to compile in advance and to measure in one process: torch.compile
+traces again even if Inductor finds its results on disk. When a process
+crashes, contenders of other processes are not affected.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from mmcyclemlp.benchmark.cases import Case, Row
 
 from .worker import FREE, Place, serve
 
-# Of the time that is left, setting up takes so much, and then timing so much
-# of the rest, before more contenders are set up.
+# One round sets up contenders for at most the share PREPARING of the time that
+# is left, then times them for the share TIMING of the rest.
 PREPARING, TIMING = 0.5, 0.5
 MOST = 64  # processes at a time
 HANGING = 30.  # seconds without an answer
 SPARE = 1.  # seconds to write down what was found
 ENVIRONMENT = {
-    # The processes keep the cores busy. A pool of each one would compete.
+    # The processes use all cores. Compile pools in them would compete.
     'TORCHINDUCTOR_COMPILE_THREADS': '1',
-    # A process that has asked CUDA itself cannot fork ones that use it.
+    # NVML, because a process that has called CUDA cannot fork CUDA users.
     'PYTORCH_NVML_BASED_CUDA_CHECK': '1',
 }
 
@@ -65,7 +65,7 @@ class Remote:
         theirs.close()
 
     def learn(self) -> dict:
-        """Take over what it found out while it set up."""
+        """Receive the results of the set-up from the process."""
         try:
             answer = self.pipe.recv()
         except (EOFError, OSError):
@@ -77,7 +77,7 @@ class Remote:
         return answer
 
     def sample(self, number: int) -> float | None:
-        """Seconds of a call of a contender, or None if it failed."""
+        """Return the seconds of a contender's call, or None if it failed."""
         row = self.job.rows[number]
         try:
             self.pipe.send(number)
@@ -112,7 +112,7 @@ class Remote:
 
 
 def end_all(remotes: list[Remote]) -> None:
-    """End processes at the same time, as the driver is slow to clean up."""
+    """End processes together, because the driver is slow to clean up."""
     for remote in remotes:
         remote.process.kill()
     for remote in remotes:
@@ -123,15 +123,15 @@ class Pool:
     """Measures jobs in processes, for as long as there is time.
 
     Args:
-        place: Where they run.
-        left: Gives the seconds that are left.
+        place: Where the processes run.
+        left: Returns the seconds that are left.
         workers: How many processes set up at the same time.
-        rounds: How many samples each contender has at most.
-        expected: Seconds that compiling takes, by question, until it is
-            known.
+        rounds: Largest number of samples of a contender.
+        expected: Expected seconds of compiling by question, used until
+            they are measured.
 
     Attributes:
-        busy: The processes that set up. They pause while others are timed.
+        busy: Processes that set up. They pause while others are timed.
     """
 
     def __init__(self, place: Place, left: Callable[[], float],
@@ -142,14 +142,14 @@ class Pool:
         self.context = start_processes()
         self.busy: list[Remote] = []
         self.layouts: dict[tuple[str, str], str] = {}
-        self.seconds: dict[str, list[float]] = {}  # that compiling took
+        self.seconds: dict[str, list[float]] = {}  # of compiling
         self.free = 1.
 
     def measure(self, jobs: list[Job], tell: Callable[[], None]) -> None:
-        """Measure jobs, the most important first.
+        """Measure jobs, and write the results to their rows.
 
         Args:
-            jobs: What to measure. Their rows are filled in.
+            jobs: What to measure, most important first.
             tell: Called whenever a case was timed.
         """
         order = {id(job): place for place, job in enumerate(jobs)}
@@ -171,7 +171,7 @@ class Pool:
             self.busy.clear()
 
     def prepare(self, waiting: list[Job]) -> list[Remote]:
-        """Set jobs up at the same time; gives those that ended in time."""
+        """Set up jobs in parallel; return those that finished in time."""
         end = self.left() * (1 - PREPARING)
         ready: list[Remote] = []
         for remote in self.busy:
@@ -196,12 +196,12 @@ class Pool:
         return ready
 
     def fill(self, waiting: list[Job], most: int) -> None:
-        """Start jobs, as far as there are cores, memory and time."""
+        """Start jobs while there are cores, memory and time."""
         most = min(most, self.workers)
         for job in list(waiting):
             if len(self.busy) >= most or self.free < FREE:
                 return
-            # What is compiled has to be timed yet.
+            # After compiling, there must be time to measure.
             if job.compiles and 1.5 * self.typical(job) > self.left():
                 continue
             waiting.remove(job)
@@ -209,20 +209,20 @@ class Pool:
                 self.context, job, self.layouts, self.place))
 
     def typical(self, job: Job) -> float:
-        """Seconds that compiling takes."""
+        """Return the seconds that compiling takes, measured or expected."""
         question = job.case.question
         if question in self.seconds:
             return statistics.median(self.seconds[question])
         return self.expected.get(question, 0.)
 
     def time(self, ready: list[Remote], tell: Callable[[], None]) -> None:
-        """Have the contenders of each case take turns."""
+        """Time the contenders of each case in turns."""
         cases: dict[int, list[Remote]] = {}
         for remote in ready:
             cases.setdefault(id(remote.job.case), []).append(remote)
         share = self.left() * TIMING / max(1, len(cases))
         if self.busy:
-            # What these had launched ends.
+            # Wait for kernels that these have launched.
             time.sleep(0.2)
         for remotes in cases.values():
             runs = [(remote.job.rows[number],
@@ -236,14 +236,14 @@ class Pool:
 
 
 def start_processes():
-    """Give what starts processes that have imported torch already."""
+    """Return a context whose new processes have already imported torch."""
     os.environ.update(ENVIRONMENT)
     context = get_context('forkserver')
     context.set_forkserver_preload([f'{__package__}.worker_imports'])
     probe = context.Process(target=_find_out_whether_cuda_works)
     probe.start()
     probe.join()
-    # A new interpreter imports all of it again, but can always use CUDA.
+    # 'spawn' imports everything again, but can always use CUDA.
     return get_context('spawn') if probe.exitcode else context
 
 

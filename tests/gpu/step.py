@@ -15,18 +15,18 @@ class Skipped(Exception):
 
 
 class Step:
-    """What a step's ``measure(step)`` is given.
+    """The argument of the function ``measure(step)`` of each step.
 
     Args:
         name: Name of the step, a module of this package.
         path: JSON file of the whole measurement.
         seconds: Time for this step.
-        miniature: Whether to run on a CPU, on tiny sizes, with Triton's
-            interpreter. The figures are then without meaning.
+        miniature: Whether to run on a CPU, in tiny sizes, with Triton's
+            interpreter. The figures then mean nothing.
 
     Attributes:
-        figures: What the step recorded so far. It is not empty at the
-            start if an earlier try of the same step has crashed.
+        figures: What the step has recorded so far. At the start it has
+            the figures of an earlier try that crashed.
     """
 
     def __init__(self, name: str, path: Path, seconds: float,
@@ -53,20 +53,20 @@ class Step:
         write(self.path, self.known)
 
     def end_with(self, **result) -> None:
-        """Say how the step has ended."""
+        """Record how the step has ended."""
         self.result.update(result)
         write(self.path, self.known)
 
 
 def read(path: Path) -> dict:
-    """The measurement so far."""
+    """Read the measurement so far; it is empty without a file."""
     if path.exists():
         return json.loads(path.read_text())
     return dict(machine={}, steps={})
 
 
 def write(path: Path, known: dict) -> None:
-    """Replace the file at once, since the process may be killed."""
+    """Replace the file atomically, because the process may be killed."""
     part = path.with_name(path.name + '.part')
     # Without an indent the encoder is six times as fast.
     part.write_text(json.dumps(known))

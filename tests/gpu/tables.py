@@ -1,4 +1,4 @@
-"""Tables of many contenders in few characters."""
+"""Print compact tables of many contenders."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from mmcyclemlp.benchmark.cases import Case, Row
 from mmcyclemlp.benchmark.contenders import MODES, OFFICIAL, Contender
 from mmcyclemlp.benchmark.report import floor, short
 
-# In place of a time.
+# Words that a table has instead of a time.
 WORDS = {'no time': '', 'left out': '-', 'out of memory': 'memory',
          'failed': 'failed', 'wrong': 'WRONG', 'measured': ''}
 
 
 def fit(lines: list[list[str]]) -> list[str]:
-    """Cells in columns: the first to the left, the others to the right."""
+    """Align cells in columns: the first to the left, others to the right."""
     widths = [max(map(len, column)) for column in zip(*lines)]
     return ['  '.join([line[0].ljust(widths[0]), *map(
         str.rjust, line[1:], widths[1:])]).rstrip() for line in lines]
 
 
 def notes(cases: list[Case], name) -> list[str]:
-    """What failed and why, and what there was no time for.
+    """Return lines on what failed and why, and what was not measured.
 
     Args:
-        cases: Those of a table.
-        name: ``(case, row)``, gives how the table calls a row.
+        cases: The cases of a table.
+        name: ``(case, row)``, returns the name of a row in the table.
     """
     found: dict[str, list[str]] = {}
     for case in cases:
@@ -43,12 +43,12 @@ def notes(cases: list[Case], name) -> list[str]:
 
 def layer_table(cases: list[Case], columns: dict[str, Contender],
                 gpu: str | None) -> list[str]:
-    """Microseconds of the contenders of a layer, a line for each map.
+    """Return the microseconds for a layer, with a line for each map.
 
     Args:
-        cases: Forward or with gradients, of one layer.
-        columns: The contenders, by what stands over their column.
-        gpu: Name of the GPU, for the floor.
+        cases: The cases of one layer, either forward or with gradients.
+        columns: The contenders by the title of their column.
+        gpu: Name of the GPU, for the lower bound of the time.
     """
     if not cases:
         return []
@@ -84,7 +84,7 @@ def _map(case):
 
 def _cell(row: Row | None, scale: float, official: float | None = None
           ) -> str:
-    """A median, and how many times as fast as the official route it is."""
+    """Return the median, and the speed-up over the official code."""
     if row is None:
         return ''
     if not row.samples:
@@ -98,14 +98,14 @@ def _cell(row: Row | None, scale: float, official: float | None = None
 
 
 def net_table(cases: list[Case]) -> list[str]:
-    """Milliseconds of networks, a line for each and a column for each mode.
+    """Return the milliseconds of networks, with a column for each mode.
 
-    Behind a time stands how many times as fast as the official route it is,
-    and for a training step the memory in MiB.
+    A time is followed by the speed-up over the official code and, for a
+    training step, by the memory in MiB.
 
     Args:
         cases: One for each arch, at one size and batch. The peers are
-            compared with the official route of the first.
+            compared with the official code of the first.
     """
     rows = [(case, row) for case in cases for row in case.rows]
     modes = [mode for mode in MODES if any(
@@ -142,7 +142,7 @@ def _is_late(case):
 
 
 def left_out(cases: list[Case]) -> list[str]:
-    """Names the cases of which nothing was measured for lack of time."""
+    """Name the cases for which there was no time to measure anything."""
     late = [case.label for case in cases if _is_late(case)]
     return ['- ' + textwrap.shorten(f'no time: {", ".join(late)}', 400)
             ] * bool(late)

@@ -20,12 +20,12 @@ from .compiler import resources, without_interpreter
 from .step import Step
 
 TOLERANCE = 2e-2  # |difference| / |backend 'torch'|, in half precision
-COMPILING = 0.35  # of the time that is left, at most, for each compilation
+COMPILING = 0.35  # largest share of the time left to wait for compiling
 DIRECTIONS = ('y', 'dx', 'dweight')
 
 
 def groups(miniature: bool) -> list[list[Key]]:
-    """Keys that are compiled together, most decisive first."""
+    """Return groups of keys to compile together, most important first."""
     if miniature:
         return [[Key('y', 3, 16, 16, 1, 3, 'float16'),
                  Key('dx', 1, 16, 16, 3, 1, 'float16'),
@@ -38,7 +38,7 @@ def groups(miniature: bool) -> list[list[Key]]:
 
 
 def first_grid(key: Key) -> list[Tiles]:
-    """The rule's tiles, the short list, and a grid of m, n, k and stages."""
+    """Return the short list, and a grid of m, n, k and stages."""
     start = rule(key)
     found = [*short_list(key)]
     for m in (64, 128):
@@ -53,10 +53,10 @@ def first_grid(key: Key) -> list[Tiles]:
 
 
 def second_grid(key: Key, best: Tiles) -> list[Tiles]:
-    """Neighbors of the best tiles so far.
+    """Return tiles that differ in one number from the best ones so far.
 
-    Clusters of blocks (``num_ctas``) are not among them: with Triton 3.6
-    the compiler fails on three of four of these kernels.
+    There are no clusters of blocks (``num_ctas``): Triton 3.6 fails to
+    compile three of these four kernels with them.
     """
     found = [best._replace(warps=2 * best.warps),
              best._replace(warps=best.warps // 2),
@@ -75,7 +75,7 @@ def second_grid(key: Key, best: Tiles) -> list[Tiles]:
 
 
 class Tuning:
-    """The figures of this step, and how they come about."""
+    """Compile, time and check tiles, and record the figures of the step."""
 
     def __init__(self, step: Step) -> None:
         self.step = step
@@ -86,7 +86,7 @@ class Tuning:
         figures.setdefault('keys', {})
         figures['capability'] = self.capability
         if figures.get('at'):
-            # The process that recorded this did not come back.
+            # The earlier process crashed while it ran these tiles.
             name, tiles = figures['at']
             figures['keys'][name]['tiles'].append(
                 dict(tiles=tiles, failed='the process crashed',
@@ -96,11 +96,11 @@ class Tuning:
             step.record(ceilings=self.ceilings())
 
     def seconds(self, call) -> float:
-        """Median time of a call whose inputs are not in the cache."""
+        """Return the median time of a call whose inputs are not cached."""
         return seconds_of(call, self.step.device)
 
     def ceilings(self) -> dict:
-        """Bytes/s of a copy, and operations/s of a product of matrices."""
+        """Measure bytes/s of a copy and operations/s of a matrix product."""
         size = 2**6 if self.step.miniature else 2**13
         a, b = (torch.randn(size, size, device=self.step.device).bfloat16()
                 for _ in '12')
@@ -113,7 +113,7 @@ class Tuning:
             operations=2 * size**3 / self.seconds(lambda: a @ b))
 
     def floor(self, key: Key, x, dy, weight, shortcut) -> float:
-        """Seconds for what the kernel has to move and to multiply."""
+        """Return the least seconds for the kernel's memory and products."""
         nbytes = sum(t.nbytes for t in (x, dy, weight))
         if shortcut is not None and key.direction == 'y':
             nbytes += shortcut.nbytes
@@ -124,7 +124,7 @@ class Tuning:
                    operations / ceilings['operations'])
 
     def submit(self, wanted: list[tuple[Key, Tiles]]) -> list[tuple]:
-        """Start to compile in other processes what is not known yet."""
+        """Start to compile in other processes those that are not known."""
         capability = 10 * self.capability[0] + self.capability[1]
         if self.pool is None:
             workers = 1 if self.step.miniature else max(1, os.cpu_count() - 1)
@@ -135,7 +135,7 @@ class Tuning:
                 for key, tiles in wanted if tiles not in self.known(key)]
 
     def collect(self, pending: list[tuple], again: bool = True) -> list[tuple]:
-        """Wait for what compiles: keys, tiles and what they need."""
+        """Wait for compilations; return keys, tiles and their resources."""
         wait([future for *_, future in pending],
              COMPILING * self.step.left())
         done, lost = [], []
@@ -146,7 +146,7 @@ class Tuning:
             if error is None:
                 done.append((key, tiles, future.result()))
             elif isinstance(error, BrokenProcessPool):
-                # Tiles that crash a compiler take the others along.
+                # When tiles crash a compiler, the whole pool is lost.
                 self.pool = None
                 lost.append((key, tiles))
             else:
@@ -174,7 +174,7 @@ class Tuning:
         """Check and time the tiles of a key."""
         product = importlib.import_module('mmcyclemlp.ops.triton.launch')
         shape = (2, 3, 4) if self.step.miniature else None
-        # Both are of the same data.
+        # draw and make_call use the same data.
         tensors = product.draw(key, self.step.device, shape)
         call = product.make_call(key, self.step.device, shape)
         in_torch = torch_call(key, *tensors)
@@ -196,9 +196,9 @@ class Tuning:
         self.step.record(at=None, table=self.table())
 
     def prove(self, key: Key) -> None:
-        """Hold the best tiles to float64, on a map that no tile divides.
+        """Compare the best tiles with float64, on a map of odd size.
 
-        Tiles that are wrong there are a fault, and the next best are tried.
+        Wrong tiles are recorded as a fault, and the next best are tried.
         """
         product = importlib.import_module('mmcyclemlp.ops.triton.launch')
         shape = (2, 3, 5) if self.step.miniature else (3, 17, 31)
@@ -219,7 +219,7 @@ class Tuning:
         self.step.record(at=None, table=self.table())
 
     def attempt(self, call, tiles, expected) -> dict:
-        """Seconds and error of a call, or why there are none."""
+        """Return the time and the error of a call, or why it failed."""
         try:
             error = distance([call(tiles)], [expected])
             if error > TOLERANCE:
@@ -228,12 +228,12 @@ class Tuning:
                         error=error)
         except Exception as refusal:
             if self.step.device.type == 'cuda':
-                # After an illegal access this raises, and ends the process.
+                # It raises after an illegal memory access, which ends us.
                 torch.cuda.synchronize()
             return dict(failed=f'{type(refusal).__name__}: {refusal}'[:300])
 
     def table(self) -> list[str]:
-        """A line for each key: the best tiles and what they stand beside."""
+        """Return a line for each key: the best tiles, and what to compare."""
         lines = ['key | us | of floor | rule us | torch us | registers, '
                  'spilled | m n k width warps stages last']
         for name, of_key in self.step.figures['keys'].items():
@@ -258,7 +258,7 @@ class Tuning:
 
 
 def torch_call(key: Key, x, dy, weight, bias, shortcut):
-    """The same product in backend ``'torch'``."""
+    """Return a function for the same product in backend ``'torch'``."""
     ops, sizes = torch.ops.mmcyclemlp, (key.size_h, key.size_w)
     calls = {
         'y': lambda: ops.product_torch(x, weight, bias, shortcut, *sizes),
@@ -290,7 +290,7 @@ def measure(step: Step) -> None:
     for number, group in enumerate(grouped):
         compiled = tuning.collect(pending)
         if number + 1 < len(grouped):
-            # These compile while those before them are timed.
+            # The next group compiles while this one is timed.
             pending = first(number + 1)
         time_and_prove(group, compiled)
         near = tuning.submit([

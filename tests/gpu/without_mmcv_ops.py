@@ -2,13 +2,14 @@
 
     python -m tests.gpu.without_mmcv_ops [--wait SCOPE] tools/train.py CONFIG
 
-With --wait it imports mmdet or mmseg and then waits for a line on standard
-input. Without one it ends.
+With --wait it imports mmdet or mmseg, and then waits for a line on standard
+input. If the input ends without a line, so does the process.
 
-The GPU machine has no mmcv that was compiled for its torch. The operators
-that RetinaNet, Mask R-CNN and UperNet call are put in place for this process:
-torchvision's NMS and RoIAlign, and mmdet's Python focal loss. The package
-itself does no such thing. With compiled operators nothing is changed.
+The GPU machine has no mmcv that was compiled for its torch. This program
+replaces the operators that RetinaNet, Mask R-CNN and UperNet call, in its own
+process: by torchvision's NMS and RoIAlign, and mmdet's Python focal loss. The
+package itself replaces nothing. If mmcv has compiled operators, this program
+does not replace them.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ EXTENSION = 'mmcv._ext'
 
 
 class _Extension(ModuleType):
-    """Has any function that mmcv asks for on import."""
+    """A module that has any function that mmcv looks up on import."""
 
     def __getattr__(self, name: str):
         if name.startswith('__'):
@@ -42,7 +43,7 @@ class _Extension(ModuleType):
     @staticmethod
     def nms(boxes: Tensor, scores: Tensor, iou_threshold: float,
             offset: int) -> Tensor:
-        """Indices (K, ) of the boxes (N, 4) to keep, best score first."""
+        """Return the indices (K, ) of kept boxes (N, 4), best score first."""
         from torchvision.ops import nms
 
         if offset:
@@ -53,7 +54,7 @@ class _Extension(ModuleType):
 def roi_align(features: Tensor, rois: Tensor, output_size,
               spatial_scale: float = 1., sampling_ratio: int = 0,
               pool_mode: str = 'avg', aligned: bool = True) -> Tensor:
-    """torchvision's RoIAlign, called as mmcv's.
+    """torchvision's RoIAlign with the arguments of mmcv's.
 
     features (B, C, H, W), rois (N, 5), result (N, C, *output_size).
     """
@@ -67,7 +68,7 @@ def roi_align(features: Tensor, rois: Tensor, output_size,
 
 def sigmoid_focal_loss(logits: Tensor, labels: Tensor, gamma: float,
                        alpha: float, weight: None, reduction: str) -> Tensor:
-    """mmdet's Python focal loss, called as mmcv's operator.
+    """mmdet's Python focal loss with the arguments of mmcv's operator.
 
     logits (N, C), labels (N, ) with C for the background, result (N, C).
     """
@@ -80,27 +81,27 @@ def sigmoid_focal_loss(logits: Tensor, labels: Tensor, gamma: float,
 
 
 def is_compiled() -> bool:
-    """Whether mmcv has its operators."""
+    """Check whether mmcv has its compiled operators."""
     return importlib.util.find_spec(EXTENSION) is not None
 
 
 def install() -> None:
-    """Put the replacements in place, before mmdet imports them."""
+    """Install the replacements, before mmdet imports the operators."""
     extension = _Extension(EXTENSION)
-    # To look up a module without a spec is an error.
+    # find_spec fails for a module that is loaded without a spec.
     extension.__spec__ = ModuleSpec(EXTENSION, None)
     sys.modules[EXTENSION] = extension
     operators = importlib.import_module('mmcv.ops')
     operators.sigmoid_focal_loss = sigmoid_focal_loss
     operators.roi_align = roi_align
-    # The name of the module in the package is the one of the function.
+    # Module and function have the same name.
     sys.modules['mmcv.ops.roi_align'].roi_align = roi_align
 
 
 def wait(scope: str) -> None:
-    """Import what takes seconds, and wait until it is needed."""
+    """Import what takes seconds, and wait for the signal to start."""
     importlib.import_module('mmcyclemlp')
-    # Evaluation and visualization come with these.
+    # These import evaluation and visualization.
     for part in ('datasets', 'engine', 'models'):
         importlib.import_module(f'{scope}.{part}')
     if not sys.stdin.readline():

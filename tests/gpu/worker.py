@@ -1,7 +1,7 @@
-"""What a process does that keeps contenders of its own.
+"""The code of a process that sets up and times contenders.
 
-It sets them up beside other processes. Then it waits, and takes a sample when
-it is told to, while all others wait.
+It sets them up while other processes do the same. Then it waits, and takes a
+sample on request, while all other processes wait.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from mmcyclemlp.benchmark.set_up import seconds_once
 
 from .dense import DenseSetUp
 
-FREE = 0.25  # of the GPU's memory is left to the contenders that run
+FREE = 0.25  # share of the GPU's memory that must stay free for timing
 
 
 class Place(NamedTuple):
@@ -31,8 +31,8 @@ class Place(NamedTuple):
 
     Attributes:
         device: 'cuda' or 'cpu'.
-        lock: A file, which whoever times something for itself locks.
-        start: Called first in each process.
+        lock: A file. A process that needs to time alone locks it.
+        start: A function that each process calls first.
     """
 
     device: str
@@ -41,7 +41,7 @@ class Place(NamedTuple):
 
     @contextlib.contextmanager
     def alone(self):
-        """No other process times anything meanwhile."""
+        """Let no other process time anything in this context."""
         with open(self.lock) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
@@ -49,12 +49,12 @@ class Place(NamedTuple):
 
 def serve(pipe: Connection, case: Case, rows: list[Row],
           layouts: dict, place: Place) -> None:
-    """Set contenders up, say so, and take a sample for each number sent."""
+    """Set up contenders, report, and take a sample for each number sent."""
     place.start()
     torch.backends.cudnn.allow_tf32 = False
     device = torch.device(place.device)
     if any(row.contender.mode == 'max-autotune' for row in rows):
-        # It compiles some twenty kernels for a product, in threads.
+        # This mode compiles about twenty kernels for a product, in threads.
         os.environ['TORCHINDUCTOR_COMPILE_THREADS'] = '4'
     set_up = DenseSetUp(device, place.alone, peak_apart=False)
     set_up.layouts |= layouts
@@ -65,7 +65,7 @@ def serve(pipe: Connection, case: Case, rows: list[Row],
             calls[number] = made
     del expected
     free = 1.
-    # After an illegal access to memory nothing works.
+    # After an illegal memory access, all of this raises.
     with contextlib.suppress(RuntimeError):
         if device.type == 'cuda':
             torch.cuda.empty_cache()
@@ -83,13 +83,13 @@ def serve(pipe: Connection, case: Case, rows: list[Row],
 
 
 def free_memory() -> float:
-    """What part of the memory of the GPU is free."""
+    """Return the share of the GPU's memory that is free."""
     left, total = torch.cuda.mem_get_info()
     return left / total
 
 
 class Sampler:
-    """Takes samples in turn with other processes, and shares the memory."""
+    """Takes samples, and frees cached memory if other processes need it."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -97,7 +97,7 @@ class Sampler:
         self.cold = self.gpu  # nothing is allocated
 
     def __call__(self, call: Callable, about: float) -> float:
-        """Seconds of a call that takes ``about`` as long."""
+        """Return the seconds of a call that takes ``about`` as long."""
         if self.cold:
             call()
             self.cold = False
@@ -111,6 +111,6 @@ class Sampler:
 
 @contextlib.contextmanager
 def place(device: torch.device, start: Callable[[], None]):
-    """A :class:`Place` for the time of the context."""
+    """Yield a :class:`Place` whose lock exists in this context."""
     with tempfile.NamedTemporaryFile() as lock:
         yield Place(device.type, lock.name, start)

@@ -1,6 +1,6 @@
 """Imports what the processes of :mod:`.worker` need, once for all of them.
 
-None of it may ask CUDA for its GPUs. The processes could not use them then.
+No import may call CUDA, because forked processes could not use it then.
 """
 
 import contextlib
@@ -10,7 +10,7 @@ from unittest import mock
 
 import torch
 
-# Set where nothing is compiled by Inductor.
+# An environment variable; if it is set, Inductor is not imported.
 WITHOUT_COMPILER = 'MMCYCLEMLP_WITHOUT_COMPILER'
 _COMPILER = ['torch._inductor.compile_fx', 'torch._inductor.lowering',
              'torch._inductor.codegen.triton',
@@ -18,7 +18,7 @@ _COMPILER = ['torch._inductor.compile_fx', 'torch._inductor.lowering',
 
 
 def _import(name: str) -> None:
-    # RuntimeError: torchvision beside a torch it was not built for.
+    # RuntimeError: torchvision was built for another torch.
     with contextlib.suppress(ImportError, RuntimeError):
         importlib.import_module(name)
 
@@ -27,7 +27,7 @@ for _name in ('tests.gpu.worker', 'timm', 'torchvision', 'triton',
               'torch._dynamo'):
     _import(_name)
 if WITHOUT_COMPILER not in os.environ:
-    # Inductor of torch 2.11 asks whether it may time kernels on a GPU.
+    # On import, Inductor of torch 2.11 checks if it can time on a GPU.
     with mock.patch.object(torch.cuda, 'is_available', lambda: True):
         for _name in _COMPILER:
             _import(_name)
