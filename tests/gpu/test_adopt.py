@@ -1,4 +1,4 @@
-"""What was measured on a GPU becomes what the default follows."""
+"""Adopted measurements decide what the default backend runs."""
 
 import importlib.util
 import json
@@ -14,7 +14,7 @@ NAMES = [f'{direction}-3-64-64-1x3-bfloat16'
 
 @pytest.fixture
 def measured(tmp_path):
-    """A measurement of a GPU, the repository to put it into."""
+    """Return a repository to write to, and a measurement on a GPU."""
     folder = tmp_path / 'mmcyclemlp' / 'ops' / 'triton'
     folder.mkdir(parents=True)
     (tmp_path / 'docs').mkdir()
@@ -35,7 +35,7 @@ def measured(tmp_path):
                       for name in NAMES}))))
 
 
-def test_the_default_follows_what_was_adopted(measured, monkeypatch):
+def test_the_default_uses_adopted_tiles(measured, monkeypatch):
     root, known = measured
     (root / 'gpu.json').write_text(json.dumps(known))
     adopt.adopt(root / 'gpu.json', root)
@@ -75,7 +75,7 @@ def test_the_default_follows_what_was_adopted(measured, monkeypatch):
     (lambda known: known['steps'].pop('tiles'), 'no tiles'),
 ], ids=['cpu', 'wrong', 'cut-short', 'unchecked', 'untimed', 'unproved',
         'no-tiles'])
-def test_what_is_not_proved_is_refused(measured, spoil, message, capsys):
+def test_unproved_measurements_are_refused(measured, spoil, message, capsys):
     root, known = measured
     spoil(known)
     (root / 'gpu.json').write_text(json.dumps(known))

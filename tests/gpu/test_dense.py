@@ -1,4 +1,4 @@
-"""The dense convolution has the result of what it stands for."""
+"""The dense convolution computes the same as the op and the mixer."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ CPU = torch.device('cpu')
 @pytest.mark.parametrize('question', ['op', 'mixer'])
 @pytest.mark.parametrize('backward', [False, True])
 def test_dense_convolution(question, backward):
-    """It has the result of the op, or of the mixer on this image."""
+    """It equals the op on any image, and the mixer on the given image."""
     shape = (1, 6, 7, 12)
     y, = make_layer(question, CPU, shape, 'fp32', backward, DENSE)()
     expected, *_ = make_layer(question, CPU, shape, 'fp32', backward,

@@ -1,4 +1,4 @@
-"""The measurement on a GPU, in miniature, so that no typo waits for one."""
+"""Run the GPU measurement in miniature, to find its errors without a GPU."""
 
 import json
 import subprocess
@@ -11,8 +11,8 @@ from mmcyclemlp.ops import triton as backend
 
 @pytest.fixture(scope='module')
 def measurement(root, tmp_path_factory):
-    """What the program prints, and the steps in its file."""
-    # Kernels cannot run there, with or without a GPU.
+    """Return the finished program, and the machine and steps in its file."""
+    # Without these, kernels cannot run, even on a GPU.
     if backend._TRITON is None or not backend._HAS_CUSTOM_OP:
         pytest.skip('it needs triton and torch 2.6')
     path = tmp_path_factory.mktemp('gpu') / 'gpu.json'
@@ -33,7 +33,7 @@ def test_no_step_fails(measurement):
     assert machine['torch'] and machine['date']
 
 
-def test_each_step_says_what_it_found_or_why_it_did_not(measurement):
+def test_each_step_has_a_table_or_a_reason(measurement):
     done, _, steps = measurement
     for name, step in steps.items():
         assert f'\n## {name}: {step["status"]}' in done.stdout
@@ -73,7 +73,7 @@ def test_a_step_that_does_not_exist(root, tmp_path):
     assert 'the steps are correctness, tiles, ' in done.stderr
 
 
-def test_without_a_gpu_it_says_so(root, tmp_path, monkeypatch):
+def test_error_without_a_gpu(root, tmp_path, monkeypatch):
     monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '')
     done = run(root, '--json', tmp_path / 'x', expect=2)
     assert '--miniature does without' in done.stderr

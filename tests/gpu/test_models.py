@@ -1,4 +1,4 @@
-"""What the step with whole models makes of what commands do and log."""
+"""The step ``models`` evaluates logs, and starts and ends commands."""
 
 import json
 import math
@@ -27,7 +27,7 @@ def test_steps_that_both_runs_have():
         models.differences(('loss', ), one, {9: dict(loss=1.)})
 
 
-def test_half_a_line_of_a_log_is_left_out(tmp_path):
+def test_an_incomplete_line_of_a_log_is_skipped(tmp_path):
     path = tmp_path / '2026' / 'vis_data' / 'scalars.json'
     path.parent.mkdir(parents=True)
     lines = [json.dumps(dict(step=1, loss=2.)), json.dumps(dict(mAP=0.)),
@@ -39,7 +39,7 @@ def test_half_a_line_of_a_log_is_left_out(tmp_path):
 
 @pytest.fixture
 def command(tmp_path, monkeypatch):
-    """A command that runs Python code, with seconds left for its step."""
+    """Make a command that runs Python code, in a step with limited time."""
 
     class Step:
         end = time.monotonic() + 100
@@ -69,7 +69,7 @@ def test_a_command_waits_until_it_is_started(command):
         assert one.finish() == 'done'
 
 
-def test_a_command_that_fails_says_how(command):
+def test_a_failed_command_is_reported(command):
     with commands.commands(command('raise SystemExit("bad luck")')) as (one, ):
         one.start()
         with pytest.raises(Failed, match='of_test: exit status 1: bad luck'):
@@ -85,7 +85,7 @@ def test_a_command_that_takes_too_long_is_ended(command):
     assert one.process.returncode < 0
 
 
-def test_a_command_is_killed_when_it_is_due(command):
+def test_a_command_is_killed_at_the_given_point(command):
     with commands.commands(command(
             'import time; time.sleep(999)')) as (one, ):
         one.start()

@@ -1,7 +1,7 @@
-"""What a GPU decides; on a CPU the same in Triton's interpreter, smaller.
+"""Tests for a GPU: real sizes, half precision, networks, compiling, graphs.
 
-Real sizes, half precision, networks, compilation and CUDA graphs. What has
-no meaning in the interpreter is skipped there.
+On a CPU they run in Triton's interpreter with smaller sizes. Tests that mean
+nothing in the interpreter are skipped.
 """
 
 import importlib
@@ -42,16 +42,17 @@ TINY = dict(embed_dims=(8, 12, 16, 24), depths=(1, 1, 1, 1),
 
 @pytest.fixture(autouse=True)
 def _tiles_of_the_rule(monkeypatch):
-    """Nothing is tuned while other processes use the same GPU."""
+    """Disable tuning, because other processes use the same GPU."""
     if REASON is None:
         product = importlib.import_module('mmcyclemlp.ops.triton.launch')
         monkeypatch.setattr(product, '_tune', lambda *_: None)
 
 
 def distance(a, b):
-    """|a - b| / |b| in double precision. What is not finite is infinite.
+    """Return |a - b| / |b| in double precision.
 
-    One number that is far off counts as well, however many are right.
+    It is infinite if ``a`` is not finite, or if a single number is wrong by
+    more than a tenth of the largest one.
     """
     a, b = a.detach().double(), b.detach().double()
     if not a.isfinite().all() or (a - b).abs().max() > 0.1 * b.abs().max():
@@ -60,7 +61,7 @@ def distance(a, b):
 
 
 def draw(channels, height, width, branches, dtype, batch=2):
-    """x, weight, bias, shortcut and a gradient, on the device."""
+    """Return x, weight, bias, shortcut and a gradient, on the device."""
     groups = batch if branches == 3 else 1
     shapes = [(batch, height, width, channels),
               (groups, branches, channels, channels), (groups, channels),
@@ -117,7 +118,7 @@ def test_compute_sanitizer_finds_nothing(root, tmp_path):
 
 
 def textbook(net):
-    """The same network as the paper has it."""
+    """Return the same network with the blocks of the paper."""
     reason = reference.unavailable_reason()
     other = CycleNet(net.arch, fork_last3=False,
                      backend='plain' if reason else 'reference')
@@ -126,7 +127,7 @@ def textbook(net):
 
 
 def network(name, arch='b1' if ON_GPU else TINY):
-    """A network with weights that no branch vanishes with."""
+    """Return a network whose weights make all branches matter."""
     torch.manual_seed(0)
     net = CycleNet(arch, fork_last3=False, backend=name)
     for weight in net.parameters():
@@ -137,10 +138,10 @@ def network(name, arch='b1' if ON_GPU else TINY):
 
 def maps_and_gradients(net, image, dtype):
     with torch.autocast(DEVICE, dtype, enabled=dtype != torch.float32), (
-            # Convolutions in single precision are TF32 otherwise.
+            # By default, convolutions in single precision use TF32.
             torch.backends.cudnn.flags(enabled=True, allow_tf32=False)):
         maps = net(image)
-        # A norm comes before the maps, so sums of squares would not change.
+        # Maps are normalized, so a sum of squares would be constant.
         torch.manual_seed(1)
         loss = sum((y * torch.randn(y.shape).bfloat16().to(y)).sum()
                    for y in maps)
@@ -151,14 +152,14 @@ def maps_and_gradients(net, image, dtype):
 def test_network_compiles_once_without_a_break():
     from torch._dynamo.utils import counters
 
-    # One block a stage: more take longer, and show the same.
+    # One block for each stage; more blocks only take longer.
     arch = dict(CycleNet.arch_settings['b1'], depths=(1, 1, 1, 1))
     net = network('triton', arch if ON_GPU else TINY).eval()
     torch._dynamo.reset()
     counters.clear()
     compiled = torch.compile(net, fullgraph=True, dynamic=True,
                              backend='inductor' if ON_GPU else 'aot_eager')
-    # In each stage, the mixer takes the same way for all of these.
+    # For all these sizes, the mixer chooses the same order of operations.
     sizes = ([(800, 1344), (832, 1216), (768, 1280)] if ON_GPU
              else [(64, 96), (80, 96), (64, 80)])
     for batch, size in enumerate(sizes, 2):
@@ -172,7 +173,7 @@ def test_network_compiles_once_without_a_break():
 
 @pytest.mark.parametrize('branches', [1, 3])
 def test_more_than_2_31_elements(branches):
-    # The last rows against the same rows on a map of their own.
+    # Compare the last rows with the same rows on a small map.
     side, rows, channels = (5824, 8, 64) if ON_GPU else (24, 4, 16)
     dtype = DTYPES[0]
     assert not ON_GPU or side * side * channels > 2**31
@@ -205,7 +206,7 @@ def test_kernels_at_real_sizes(
     expected = with_gradients(
         shift.cycle_product_torch, [t.double() for t in tensors], kernel_size)
     new_empty = torch.Tensor.new_empty
-    # What a kernel does not write is then seen.
+    # Elements that a kernel does not write stay NaN.
     monkeypatch.setattr(
         torch.Tensor, 'new_empty',
         lambda *args, **kwargs: new_empty(*args, **kwargs).fill_(
@@ -286,7 +287,7 @@ def test_kernels_compile_once_for_all_sizes():
 
 
 @needs_gpu
-def test_cuda_graph_gives_the_same():
+def test_cuda_graph_returns_the_same():
     net = network('triton').eval().bfloat16()
     image = torch.randn(1, 3, 224, 224, device=DEVICE).bfloat16()
     with torch.no_grad():
@@ -307,7 +308,7 @@ def test_cuda_graph_gives_the_same():
 
 
 @needs_gpu
-def test_tuning_takes_some_seconds_and_is_kept(monkeypatch, tmp_path):
+def test_tuning_takes_seconds_and_is_stored(monkeypatch, tmp_path):
     product = importlib.import_module('mmcyclemlp.ops.triton.launch')
     monkeypatch.setenv('TRITON_CACHE_DIR', str(tmp_path))
     monkeypatch.setattr(tiles, '_tuned', {})
@@ -335,7 +336,7 @@ def test_default_runs_on_both_layouts(layout):
     expected = cycle_fc(x.double(), weight.double(), bias.double(),
                         backend='plain')
     for dtype in DTYPES:
-        # Convolutions in single precision are TF32 otherwise.
+        # By default, convolutions in single precision use TF32.
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             y = cycle_fc(x.to(dtype), weight.to(dtype), bias.to(dtype))
         assert distance(y, expected) < BOUNDS[dtype]

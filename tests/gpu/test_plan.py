@@ -1,4 +1,4 @@
-"""What the steps ``layers`` and ``backbones`` measure, and in which order."""
+"""The steps ``layers`` and ``backbones`` measure in the right order."""
 
 import os
 
@@ -17,7 +17,7 @@ def step(tmp_path):
 
 
 def place(jobs, found):
-    """Places of jobs for which ``found(case, contenders)``."""
+    """Return the places of jobs where ``found(case, contenders)`` is true."""
     return [number for number, job in enumerate(jobs) if found(
         job.case, [row.contender for row in job.rows])]
 
@@ -31,7 +31,7 @@ def test_each_contender_is_in_one_job(step):
             id(row) for case in cases for row in case.rows)
 
 
-def test_what_bars_are_about_comes_first(step):
+def test_the_main_comparison_comes_first(step):
     _, jobs = backbones.plan(step)
 
     def is_decisive(case, _):
@@ -46,7 +46,7 @@ def test_what_bars_are_about_comes_first(step):
             one.name in ('Swin-T', 'ConvNeXt-T') for one in several))
     others = place(jobs, lambda *what: not is_decisive(*what))
     assert len(rivals) == 12 and max(rivals) < min(others)
-    # A training step takes longest to compile, and begins first.
+    # A training step takes longest to compile, so it starts first.
     training = place(jobs[9:], lambda case, _: case.question == 'train')
     assert training[:3] == [0, 1, 2] and all(
         job.compiles for job in jobs[9:18])
@@ -81,7 +81,7 @@ def test_layers_of_the_large_image_come_first(step):
         (200, 336, 64), (100, 168, 128))}
     assert not any(job.compiles for job in jobs[:32])
     assert all(job.compiles for job in jobs[32:48])
-    # A kernel that crashes its process takes nothing along.
+    # A kernel that crashes its process must not affect other contenders.
     for job in jobs:
         several = [row.contender for row in job.rows]
         assert len(several) == 1 or TRITON not in several
@@ -91,7 +91,7 @@ def test_layers_of_the_large_image_come_first(step):
                          or case.settings['shape'][0] == 1)
 
 
-def test_a_second_try_goes_on_where_the_first_crashed(step, monkeypatch):
+def test_a_second_try_continues_after_a_crash(step, monkeypatch):
     measured = []
 
     class Pool:
@@ -116,7 +116,7 @@ def test_a_second_try_goes_on_where_the_first_crashed(step, monkeypatch):
     assert '1.00x' in again.figures['table'][1]
 
 
-def test_kernels_take_the_tiles_of_this_measurement(step, monkeypatch):
+def test_kernels_use_the_tiles_of_this_measurement(step, monkeypatch):
     known = {}
     monkeypatch.setattr(layers, 'MEASURED', known)
     monkeypatch.setattr(tiles, 'MEASURED', known)
@@ -132,7 +132,7 @@ def test_kernels_take_the_tiles_of_this_measurement(step, monkeypatch):
     assert tiles.measured(key, (9, 0)).tiles == found
 
 
-def test_what_processes_write_goes_to_a_log(step, tmp_path):
+def test_output_of_processes_is_written_to_a_log(step, tmp_path):
     if os.fork() == 0:
         layers.begin(step.path, tmp_path / 'log', miniature=True)
         os.write(2, b'much')

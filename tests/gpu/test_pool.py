@@ -1,4 +1,4 @@
-"""Contenders in processes of their own, and what becomes of them."""
+"""Processes of contenders run in turns, and may fail or run out of time."""
 
 import multiprocessing
 import os
@@ -28,7 +28,7 @@ def note(path, *words):
 
 
 def make(path, contender, **_):
-    """A contender that behaves as its name says."""
+    """Make a contender that behaves as its name says."""
     calls = []
     if contender.name == 'crashes':
         os._exit(3)
@@ -56,7 +56,7 @@ def make(path, contender, **_):
 
 @pytest.fixture
 def measure(tmp_path, monkeypatch):
-    """Measure contenders of these names; give their rows and the notes."""
+    """Measure contenders with these names; return their rows and notes."""
     monkeypatch.setenv(WITHOUT_COMPILER, '1')
     path = tmp_path / 'notes'
 
@@ -87,7 +87,7 @@ def test_contenders_take_turns(measure, apart):
         assert row.status == 'measured' and len(row.samples) == 5
         assert all(2e-3 < sample < .5 for sample in row.samples)
     names = [name for name, *_ in notes]
-    # The set-up of each calls it twice.
+    # The set-up calls each contender twice.
     assert names[:4] == ['one'] * 2 + ['other'] * 2
     turns = [name for name, before in zip(names[4:], names[3:])
              if name != before]
@@ -100,7 +100,7 @@ def test_contenders_take_turns(measure, apart):
     ('refuses', 'no such luck'),
     ('fails when timed', 'out of luck'),
 ])
-def test_a_failure_is_of_one_contender(measure, name, reason):
+def test_a_failure_affects_one_contender(measure, name, reason):
     rows, _ = measure(name, 'other')
     row = rows[name]
     assert (row.status, row.reason, row.samples) == ('failed', reason, [])
@@ -110,28 +110,28 @@ def test_a_failure_is_of_one_contender(measure, name, reason):
 
 
 def test_set_up_pauses_while_others_are_timed(measure):
-    """And what hangs costs no more than the time."""
+    """A contender that hangs does not stop the others."""
     rows, notes = measure('hangs', 'other', 'late', seconds=8, workers=2)
     assert rows['hangs'].status == 'no time'
     assert len(rows['other'].samples) == len(rows['late'].samples) == 5
     beats = [float(words[-1]) for words in notes if words[0] == 'hangs']
-    # The set-up calls it twice.
+    # The set-up calls a contender twice.
     _, _, first, *_, last = [
         words for words in notes if words[0] == 'other']
     assert beats[0] < float(first[1]) - .1
     assert not any(
         float(first[1]) - .1 < beat < float(last[2]) for beat in beats)
-    # It went on after the others.
+    # Its set-up continued after the others were timed.
     assert beats[-1] > float(last[2])
 
 
-def test_what_there_is_no_time_for(measure):
+def test_contenders_without_time_are_marked(measure):
     rows, _ = measure('one', 'other', seconds=.5)
     assert {row.status for row in rows.values()} == {'no time'}
 
 
 class Started:
-    """In place of a process."""
+    """A replacement for Remote that starts no process."""
 
     def __init__(self, context, job, layouts, place):
         self.job = job
@@ -149,7 +149,7 @@ def jobs(*modes, question='op'):
         contender=Contender('a', mode=mode))]) for mode in modes]
 
 
-def test_as_many_processes_as_there_are_cores_and_memory(monkeypatch):
+def test_cores_and_memory_limit_the_processes(monkeypatch):
     here = make_pool(monkeypatch)
     waiting = jobs(*['eager'] * 5)
     here.fill(waiting, 64)
@@ -163,7 +163,7 @@ def test_as_many_processes_as_there_are_cores_and_memory(monkeypatch):
     assert len(here.busy) == 1 and len(waiting) == 1
 
 
-def test_compiling_is_not_begun_too_late(monkeypatch):
+def test_compiling_is_not_started_too_late(monkeypatch):
     here = make_pool(monkeypatch, left=50.)
     waiting = jobs('compiled', 'eager', 'max-autotune')
     here.seconds['op'] = [30., 40., 50.]
@@ -172,7 +172,7 @@ def test_compiling_is_not_begun_too_late(monkeypatch):
     here.seconds['op'] = [30.]
     here.fill(waiting, 64)
     assert len(here.busy) == 3 and not waiting
-    # Until it is known there is what was expected.
+    # The expected time counts until a time is measured.
     here.busy.clear()
     waiting = jobs('compiled', question='train')
     here.fill(waiting, 64)
@@ -205,7 +205,7 @@ def test_processes_start_with_what_they_need(monkeypatch):
 
 
 def test_inductor_is_loaded_without_asking_cuda(run_python):
-    """Else none of the processes could use a GPU."""
+    """Otherwise no forked process could use a GPU."""
     done = run_python('-c', '''
 import os
 import torch

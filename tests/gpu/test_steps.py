@@ -1,4 +1,4 @@
-"""What becomes of a step that crashes, hangs or fails."""
+"""Steps that crash, hang or fail are reported, and keep their figures."""
 
 import json
 import subprocess
@@ -22,7 +22,7 @@ STEPS = {
 
 @pytest.fixture(scope='module')
 def run(root, tmp_path_factory):
-    """Run one step of those above, in a package beside this one's."""
+    """Run one of the steps above, in a copy of the package."""
     folder = tmp_path_factory.mktemp('other')
     package = folder / 'tests' / 'gpu'
     package.mkdir(parents=True)
@@ -92,7 +92,7 @@ def test_steps_of_another_run_are_kept(run):
     assert set(json.loads(path.read_text())['steps']) == {'skipped', 'other'}
 
 
-def test_crashing_goes_on_where_it_was(run):
+def test_a_crashed_step_continues_after_its_figures(run):
     status, text, step, _ = run('crashing')
     assert status == 0 and step['status'] == 'done'
     assert 'third try' in text and step['figures']['n'] == 2

@@ -1,4 +1,4 @@
-"""Tables in few characters."""
+"""Tables are compact and complete."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ SWIN = peer('Swin-T')
 
 
 def fill(case, **known):
-    """Fill in the rows: milliseconds, or a status and its reason."""
+    """Fill the rows with milliseconds, or with a status and its reason."""
     for row in case.rows:
         value = known.get(row.contender.label.replace(' ', '_'), 'no time')
         if isinstance(value, str):
@@ -44,7 +44,7 @@ def nets():
              official_route=20., triton='out of memory: ')]
 
 
-def test_networks_beside_the_official_route(nets):
+def test_networks_compared_with_the_official_route(nets):
     assert net_table(nets) == [
         'backbone 800x1344 batch 8, ms       eager       graph    compiled',
         'b2 official route              40.0 1.00x',

@@ -1,4 +1,4 @@
-"""What stands in for mmcv's operators on the machine of a measurement."""
+"""The replacements for mmcv's operators on a GPU machine are right."""
 
 import subprocess
 import sys
@@ -33,7 +33,7 @@ else:
 '''
 
 
-def test_stand_ins_are_right(root):
+def test_replacements_are_right(root):
     pytest.importorskip('mmcv')
     try:
         import torchvision.ops  # noqa: F401

@@ -1,4 +1,4 @@
-"""What a process does that keeps contenders of its own."""
+"""A process frees memory, takes samples, and times alone."""
 
 import multiprocessing
 import sys
@@ -16,7 +16,7 @@ GPU = torch.device('cuda')
 
 @pytest.fixture
 def gpu(monkeypatch):
-    """A GPU of which nothing runs; notes what it is asked for."""
+    """Replace a GPU by an object that records the calls."""
 
     class Model:
         log, free, seconds = [], 90, 1e-3
@@ -44,7 +44,7 @@ def gpu(monkeypatch):
     return model
 
 
-def test_memory_is_freed_where_it_is_scarce(gpu):
+def test_memory_is_freed_when_little_is_left(gpu):
     sample = worker.Sampler(GPU)
 
     def log():
@@ -61,7 +61,7 @@ def test_memory_is_freed_where_it_is_scarce(gpu):
     assert log() == ['call', 'several']
 
 
-def test_a_long_call_is_a_sample(gpu):
+def test_a_long_call_is_timed_once(gpu):
     sample = worker.Sampler(GPU)
     sample(gpu.call, 1.)
     gpu.log.clear()
@@ -89,7 +89,7 @@ def test_one_process_at_a_time_is_alone():
         assert len(ready) == 1
         other, = (pipe for pipe, _ in holders if pipe not in ready)
         assert not other.poll(.3)
-        # One that is killed lets the other go on.
+        # When one is killed, the other continues.
         for pipe, process in holders:
             if pipe in ready:
                 process.kill()
