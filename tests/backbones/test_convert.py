@@ -93,7 +93,7 @@ def test_round_trips_are_exact(options, fork_feat, dtype, tmp_path):
             p.numel() for p in model.parameters())
         assert report.dtypes == str(dtype).replace('torch.', '')
         assert str(report.tensors) + ' tensors' in str(report)
-    # The same bytes again, whatever file they came from.
+    # The result has the same bytes for every source file.
     assert (tmp_path / 'b.pth').read_bytes() == (
         tmp_path / 'f.pth').read_bytes()
     assert list(convert(tmp_path / 'c.safetensors', tmp_path / 'z.pth',
@@ -125,7 +125,7 @@ def test_paddle_to_all(options, layout, tmp_path):
 
 
 def test_weights_of_paddle_have_the_outputs_of_the_definition(tmp_path):
-    # mlp_c and proj are square: transposed, they would load as well.
+    # mlp_c and proj are square, so a transposed matrix would load too.
     model = drawn({})
     state = {key: value.double() for key, value in
              model.state_dict().items()}
@@ -237,7 +237,7 @@ def test_a_key_with_a_line_break_is_escaped(tmp_path):
 
 
 @pytest.mark.parametrize('key, value, message', [
-    # Billions of numbers that are one.
+    # Billions of numbers that share one element.
     ('network.0.0.norm1.bias', torch.zeros(1).expand(2**40),
      r'a tensor of \(1099511627776,\) in 1 elements'),
     ('head.weight', torch.zeros(0, 24), r'head\.weight \(0, 24\) is empty'),

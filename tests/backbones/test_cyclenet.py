@@ -24,7 +24,7 @@ LIKE_SWIN = dict(SMALL, downsample='patch_merging', reweight=False)
 
 
 def small(arch=SMALL, **kwargs):
-    """A small network in float64 with nothing left at 0 or 1."""
+    """Return a small network in float64 without parameters at 0 or 1."""
     model = CycleNet(arch, **kwargs).double()
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.3)
@@ -80,7 +80,7 @@ def test_like_swin_equals_definition(size, stem, backend):
 
 
 @pytest.mark.parametrize('arch', [SMALL, LIKE_SWIN], ids=['b1', 't'])
-def test_a_trace_holds_stock_operators_and_takes_other_sizes(arch):
+def test_a_trace_has_stock_operators_and_accepts_other_sizes(arch):
     model = small(arch, fork_last3=True)
     traced = torch.jit.trace(
         model, torch.randn(1, 3, 32, 32, dtype=torch.float64))
@@ -123,7 +123,7 @@ def test_strides_at_full_size():
 
 @pytest.mark.parametrize('channels_last', [False, True])
 def test_maps_are_right_for_roi_align(channels_last):
-    # mmcv's kernel takes the memory for (B, C, H, W), whatever the strides.
+    # mmcv's kernel ignores strides and reads memory as (B, C, H, W).
     ops = pytest.importorskip('mmcv.ops')
     model, x = small().float(), torch.randn(1, 3, 64, 64)
     if channels_last:
@@ -271,7 +271,7 @@ def test_drop_rate_is_not_ignored():
 
 @pytest.mark.parametrize('arch', ARCHS)
 def test_all_sizes_equal_the_textbook(arch):
-    # In double precision, and in single precision as near as that goes.
+    # In double precision, and with a tolerance in single precision.
     for dtype, rounding in ((torch.float64, 1e-12), (torch.float32, 1e-5)):
         torch.manual_seed(0)
         model = CycleNet(arch, fork_last3=False).to(dtype).eval()
@@ -311,7 +311,7 @@ def test_mixed_precision_trains_as_the_textbook_does():
         for step in range(100):
             torch.manual_seed(step)
             y = torch.randint(4, (8, ))
-            # The class is where it is bright.
+            # The class is the bright region.
             x = torch.randn(8, 3, 32, 32) + y.view(-1, 1, 1, 1) * (
                 torch.linspace(-1, 1, 32))
             with torch.autocast('cpu', torch.bfloat16, enabled):
@@ -327,7 +327,7 @@ def test_mixed_precision_trains_as_the_textbook_does():
     assert ours.isfinite().all()
     assert ours[-20:].mean() < 0.7 * ours[:5].mean()
     assert (ours[:10] - textbook[:10]).abs().max() < 0.02
-    # Afterwards rounding grows, in the textbook as well: that is the noise.
+    # Later, rounding errors grow in both networks.
     noise = (textbook - exact).abs().mean()
     assert (ours - exact).abs().mean() < 1.5 * noise
 
@@ -402,7 +402,7 @@ def test_a_typo_raises():
     (torch.zeros(1, 3, 9, 9).numpy(), 'as a ndarray'),
     (None, 'got None as a NoneType'),
 ])
-def test_images_that_are_none(image, message):
+def test_invalid_images(image, message):
     model = CycleNet(dict(embed_dims=[6], depths=[1], mlp_ratios=[1]),
                      out_indices=[0])
     with pytest.raises(ValueError, match=message):
@@ -410,7 +410,7 @@ def test_images_that_are_none(image, message):
 
 
 @pytest.mark.parametrize('backend', ['torch', 'plain', 'reference'])
-def test_a_batch_of_none_gives_every_weight_a_gradient(backend):
+def test_an_empty_batch_gives_every_weight_a_gradient(backend):
     model = CycleNet(dict(embed_dims=[6], depths=[1], mlp_ratios=[1]),
                      out_indices=[0], backend=backend)
     model(torch.zeros(0, 3, 9, 9))[0].sum().backward()

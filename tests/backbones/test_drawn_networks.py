@@ -1,4 +1,4 @@
-"""Networks of random arguments are right, or refused by one clear error.
+"""Networks with random arguments are right, or raise one clear error.
 
 300 networks and 400 images; ten times as many by ``pytest --soak -m soak``.
 """
@@ -136,7 +136,7 @@ def build(arguments):
     with warnings.catch_warnings():
         warnings.simplefilter('error', UserWarning)
         warnings.simplefilter('error', RuntimeWarning)
-        # torch warns where a fraction of the channels rounds to none.
+        # torch warns if a fraction of the channels rounds to 0.
         warnings.filterwarnings('ignore', 'Initializing zero-element')
         model = CycleNet(**arguments)
     for value in model.parameters():
@@ -212,7 +212,7 @@ def test_networks(train, rounds, tmp_path, caplog):
         other.load_state_dict(model.state_dict())
         other.eval()
         with torch.no_grad():
-            if min(model.embed_dims) > 2:  # norms of two numbers are steep
+            if min(model.embed_dims) > 2:  # else norms are steep
                 assert_near(outs, outputs(other, x))
             model, other, x = model.double(), other.double(), x.double()
             assert_near(outputs(model, x), outputs(other, x), 1e-8)

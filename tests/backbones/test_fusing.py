@@ -1,4 +1,4 @@
-"""The fused forms stand only for submodules that do nothing else."""
+"""The fused forms replace only submodules that do nothing else."""
 
 import copy
 
@@ -12,7 +12,7 @@ from mmcyclemlp.backbones import fusing
 from mmcyclemlp.ops.custom_op import HAS_CUSTOM_OP
 
 SMALL = dict(embed_dims=[8, 16], depths=[1, 1], mlp_ratios=[2, 2])
-# All that a block calls, beside what is called by the fused forms, too.
+# SKIPPED: submodules that fused forms replace. CALLED: those they call.
 SKIPPED = ('attn', 'attn.mlp_c', 'attn.sfc_h', 'attn.sfc_w', 'attn.proj',
            'attn.proj_drop', 'drop_path', 'mlp', 'mlp.fc1', 'mlp.act',
            'mlp.fc2', 'mlp.drop')
@@ -22,7 +22,7 @@ CALLED = ('norm1', 'attn.reweight', 'attn.reweight.fc1', 'attn.reweight.act',
 
 @pytest.fixture
 def fused(monkeypatch):
-    """The fused forms that ran, in their order."""
+    """Record the fused forms that ran, in order."""
     ran = []
 
     def record(name):
@@ -122,7 +122,7 @@ def test_a_parametrization_is_used(name):
 
 @pytest.mark.parametrize('name', ['attn.mlp_c', 'mlp.fc1'])
 def test_a_replaced_forward_is_called(name):
-    # As accelerate replaces it.
+    # accelerate replaces it in this way.
     net, expected = small(), outputs(small())
     module = net.network[0][0].get_submodule(name)
     right = module.forward
@@ -159,7 +159,7 @@ def test_lora():
     from peft.tuners.lora import LoraLayer
 
     class LoraCycleFC(nn.Module, LoraLayer):
-        """The low-rank product reads at the offsets of the layer."""
+        """Its low-rank product reads at the offsets of the layer."""
 
         def __init__(self, base_layer, adapter_name, r, **kwargs):
             super().__init__()

@@ -1,4 +1,4 @@
-"""Weights are found in files of any layout and loaded strictly."""
+"""Find weights in files of any layout, and load them strictly."""
 
 import argparse
 
@@ -25,7 +25,7 @@ def official(classifier):
 
 
 def loaded(model, classifier, keep=()):
-    """Every tensor that the classifier has is in the model."""
+    """Check that the model has every tensor of the classifier."""
     theirs = classifier.state_dict()
     return all(torch.equal(value, theirs[key])
                for key, value in model.state_dict().items()
@@ -172,14 +172,14 @@ def test_another_number_of_classes(official, tmp_path):
     ({'model': {}, 'epoch': 3}, "no tensors.*'epoch', 'model'"),
     ({'model': {'conv1.weight': torch.zeros(1)}}, 'not a CycleNet.*conv1'),
 ])
-def test_what_is_not_a_cyclenet(content, message, tmp_path):
+def test_files_without_a_cyclenet(content, message, tmp_path):
     torch.save(content, tmp_path / 'file.pth')
     with pytest.raises(CheckpointError, match=message):
         load_pretrained(CycleNet(SMALL), tmp_path / 'file.pth')
 
 
 def test_a_file_that_loads_nothing_raises(official):
-    # mmengine loads a load_from with strict=False, whatever its keys.
+    # mmengine loads load_from with strict=False and accepts any keys.
     detector = torch.nn.ModuleDict({'backbone': CycleNet(SMALL)})
     with pytest.raises(CheckpointError, match='nothing would be loaded'):
         detector.load_state_dict(official['model'], strict=False)

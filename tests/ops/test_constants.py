@@ -1,4 +1,4 @@
-"""Which tensors are kept for the next call, and which are not."""
+"""Tensors are cached where later calls can use them, and only there."""
 
 import pytest
 import torch
@@ -9,12 +9,12 @@ from mmcyclemlp.ops.constants import constant
 
 @pytest.fixture
 def made():
-    """A function that makes a tensor, and the devices it was called with."""
+    """Return a function that makes a tensor and records the devices."""
     devices = []
 
     def make(device, size):
         devices.append(device)
-        # What is asked of a GPU is made on the CPU here.
+        # Tensors for a GPU are made on the CPU here.
         return torch.arange(size)
 
     make.devices = devices
@@ -30,7 +30,7 @@ def test_it_is_made_once_for_a_device_and_a_size(made):
     assert [device.type for device in made.devices] == ['cpu', 'cpu', 'meta']
 
 
-def test_it_takes_part_in_training_after_inference(made):
+def test_it_can_be_trained_with_after_inference(made):
     with torch.inference_mode():
         first = constant(made, torch.zeros(1), 3)
     assert not first.is_inference()
@@ -51,13 +51,13 @@ def test_it_is_not_kept_for_fake_tensors(made):
     assert type(constant(made, torch.zeros(1), 3)) is torch.Tensor
 
 
-def test_it_is_not_kept_beside_the_default_stream(made, monkeypatch):
+def test_it_is_kept_only_in_the_default_stream(made, monkeypatch):
     class OnGpu:
         is_cuda, device = True, torch.device('cuda', 0)
 
     monkeypatch.setattr(constants, 'Tensor', OnGpu)
     monkeypatch.setattr(torch.cuda, 'default_stream', lambda device: 0)
-    # The capture of a CUDA graph has a stream of its own.
+    # A CUDA graph is captured in another stream.
     monkeypatch.setattr(torch.cuda, 'current_stream', lambda device: 1)
     captured = constant(made, OnGpu(), 3)
     monkeypatch.setattr(torch.cuda, 'current_stream', lambda device: 0)

@@ -1,4 +1,4 @@
-"""Counted is what is done, and the same by every counter."""
+"""All counters count the multiply-adds that the ops execute."""
 
 import pytest
 import torch
@@ -13,14 +13,14 @@ from mmcyclemlp.ops.custom_op import HAS_CUSTOM_OP
 
 needs_custom_op = pytest.mark.skipif(
     not HAS_CUSTOM_OP, reason='torch is older than 2.6')
-# GMACs at 224x224: counted with the released code; of t, s and b quoted from
-# the official README.
+# GMACs at 224x224. Those of b1 to b5 are counted with the released code, those
+# of t, s and b are quoted from the official README.
 TEXTBOOK = dict(b1=2.12, b2=3.88, b3=6.83, b4=10.03, b5=12.23, t=4.4, s=8.5,
                 b=15.2)
 
 
 class Products(TorchDispatchMode):
-    """Adds up what products of matrices multiply, in place or not."""
+    """Adds up the multiply-adds of matrix products, also in-place ones."""
 
     macs = 0
 
@@ -115,7 +115,7 @@ def mmengine(model, x):
 @pytest.mark.parametrize('counter', [fvcore, mmengine])
 @pytest.mark.parametrize('arch', ['b1', 't'])
 def test_textbook_by_counters_of_traces(arch, counter):
-    # They count a norm as some multiply-adds, torch's counter does not.
+    # They also count layer norms, which torch's counter does not.
     x = torch.randn(1, 3, 224, 224)
     count = counter(CycleNet(arch, fork_feat=False).eval(), x)
     count = sum(count.by_operator().values()) - count.by_operator()[

@@ -61,7 +61,7 @@ def test_gradcheck_to_second_order():
 
 
 def test_moving_is_a_gather():
-    # The identity as weight: the values of x, untouched, infinities too.
+    # With the identity as weight, values of x do not change, even if inf.
     x = torch.randint(-99, 99, (2, 9, 5, 5)).float()
     x[0, 0, 2, 2] = float('inf')
     weight = torch.eye(9).reshape(9, 9, 1, 1)
@@ -198,7 +198,7 @@ def test_triton_by_name(channels_last):
 
 
 class MapOnGpu:
-    """What is asked of a map before a backend is chosen."""
+    """A map with the attributes that the choice of a backend reads."""
 
     device = torch.device('cuda', 0)
 
@@ -208,7 +208,7 @@ class MapOnGpu:
 
 @pytest.fixture
 def resolve(monkeypatch):
-    """The default for a product of 64 channels, on a GPU as given."""
+    """Resolve the default backend for 64 channels, on a GPU as given."""
     functional._log_choice.cache_clear()
 
     def resolve(x, branches=3, channels=64, reason=None, known=None,
@@ -230,14 +230,14 @@ def known(us, torch_us, directions=('y', 'dx', 'dweight')):
         ((64, 64, 32, 8, 4), us, torch_us) for direction in directions}}
 
 
-def test_default_on_a_gpu_follows_what_was_measured(resolve):
+def test_default_on_a_gpu_depends_on_measurements(resolve):
     half = MapOnGpu(torch.bfloat16)
     assert resolve(half) == 'torch'
     assert resolve(half, known=known(1., 2.)) == 'triton'
     assert resolve(
         MapOnGpu(torch.float16), known=known(1., 2.)) == 'triton'
     assert resolve(half, known=known(2., 1.)) == 'torch'
-    # Half of a measurement is none, nor is one of another GPU or shape.
+    # Incomplete ones, and those of another GPU or shape, do not count.
     assert resolve(half, known=known(1., 2., ['y'])) == 'torch'
     assert resolve(half, known=known(1., 2.), capability=(8, 0)) == 'torch'
     assert resolve(half, known=known(1., 2.), channels=128) == 'torch'
@@ -270,7 +270,7 @@ def test_backend_that_cannot_run_says_why(name, monkeypatch):
         module, 'unavailable_reason', lambda *_: 'the moon is full')
     with pytest.raises(BackendUnavailable, match=f'{name}.*the moon is full'):
         cycle_fc(x, weight, bias, backend=name)
-    cycle_fc(x, weight, bias)  # the best that can run is chosen all the same
+    cycle_fc(x, weight, bias)  # the default is the best that can run
 
 
 def test_2000_random_shapes():

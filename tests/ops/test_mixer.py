@@ -7,7 +7,7 @@ from mmcyclemlp.backbones.cyclenet import CycleMixer
 from mmcyclemlp.ops import MixerWeights, cycle_mixer, mixer
 from mmcyclemlp.ops.custom_op import HAS_CUSTOM_OP
 
-# (B, H, W, C), one for each way to spend the fewest operations.
+# (B, H, W, C), one for each order of operations that can be the cheapest.
 SHAPES = {
     'branches': (2, 3, 4, 12),
     'projection-apart': (2, 5, 7, 12),
@@ -22,7 +22,7 @@ NAMES = ('sfc_h.weight', 'sfc_h.bias', 'sfc_w.weight', 'sfc_w.bias',
 
 
 def example(shape, dtype=torch.float64):
-    """x, shortcut, scale, and parameters by the names of the definition."""
+    """Return x, shortcut, scale, and parameters by the definition's names."""
     c = shape[3]
     state = {}
     for name in NAMES:
@@ -56,7 +56,7 @@ def ours(x, state, **kwargs):
 
 
 def textbook(x, state, kernel_size=(1, 3), backend='reference'):
-    """The module, with the weights of the example."""
+    """Run the module with the weights of the example."""
     module = CycleMixer(x.shape[3], nn.GELU, backend=backend).to(x.dtype)
     module.sfc_h.kernel_size = kernel_size
     module.sfc_w.kernel_size = kernel_size[::-1]
@@ -67,7 +67,7 @@ def textbook(x, state, kernel_size=(1, 3), backend='reference'):
     return module(x)
 
 
-def test_shapes_take_every_way():
+def test_shapes_use_every_order_of_operations():
     ways = [mixer.branches_cost_less(h * w, c) + 2 * mixer.projection_pays(
         h * w, c) for _, h, w, c in list(SHAPES.values())[:3]]
     assert ways == [1, 0, 2]
@@ -187,7 +187,7 @@ def test_moved_sums(size, kernel):
 
 
 @pytest.mark.skipif(not HAS_CUSTOM_OP, reason='torch is older than 2.6')
-def test_moved_sums_are_an_op_in_good_order():
+def test_moved_sums_pass_opcheck():
     x = torch.randn(2, 4, 5, 7, requires_grad=True)
     torch.library.opcheck(mixer.moved_sums, (x, 1, 3))
     torch.library.opcheck(mixer._sums_backward,
@@ -210,8 +210,8 @@ def test_errors_name_the_value(change, message):
 
 @pytest.mark.parametrize('shape', list(SHAPES.values())[1:3],
                          ids=list(SHAPES)[1:3])
-def test_sums_in_single_precision_stay_inside(shape, monkeypatch):
-    # As under autocast on a GPU, where a sum without a dtype is in float32.
+def test_sums_in_float32_do_not_change_dtypes(shape, monkeypatch):
+    # Under autocast on a GPU, a sum without a dtype returns float32.
     right = torch.Tensor.sum
 
     def in_single(self, *args, **kwargs):

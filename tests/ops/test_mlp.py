@@ -57,7 +57,7 @@ def test_pieces_cover_every_row_once():
 
 @pytest.mark.parametrize('channels, kept', [(64, False), (320, True)])
 def test_narrow_layers_are_recomputed_on_a_cpu(channels, kept):
-    # Then the backward pass holds nothing as large as the hidden layer.
+    # If recomputed, nothing as large as the hidden layer is saved.
     saved = []
     with torch.autograd.graph.saved_tensors_hooks(
             lambda t: saved.append(t.shape) or t, lambda t: t):
@@ -99,7 +99,7 @@ def test_autocast():
 
 @pytest.mark.skipif(not HAS_CUSTOM_OP, reason='torch is older than 2.6')
 @pytest.mark.parametrize('keep', [False, True])
-def test_an_op_in_good_order(keep):
+def test_opcheck(keep):
     x, shortcut, *weights = example((7, ))
     torch.library.opcheck(
         mlp.residual_mlp, (x, *weights, shortcut, None, 'gelu', keep))

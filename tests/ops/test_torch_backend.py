@@ -7,7 +7,7 @@ from mmcyclemlp.ops import torch_backend as shift
 from mmcyclemlp.ops.custom_op import HAS_CUSTOM_OP
 from mmcyclemlp.ops.product import branch_kernels
 
-# (B, H, W, C): one chunk, several, several images in one.
+# (B, H, W, C): one chunk, several chunks, several images in a chunk.
 SHAPES = {
     'odd': (2, 5, 7, 8),
     'one-pixel': (3, 1, 1, 7),
@@ -97,7 +97,7 @@ def test_cycle_fc_equals_definition(layout, sorts):
 
 
 def test_training_after_inference_mode(sorts):
-    # Nothing that inference leaves behind may get into a graph.
+    # Tensors cached in inference mode must be usable for training.
     constants._kept.cache_clear()
     x = torch.randn(2, 7, 5, 6).to(memory_format=torch.channels_last)
     weight = torch.randn(4, 7, 1, 1, requires_grad=True)
@@ -149,7 +149,7 @@ def test_product_to_second_order(sorts):
 
 
 @pytest.mark.skipif(not HAS_CUSTOM_OP, reason='torch is older than 2.6')
-def test_product_is_an_op_in_good_order(sorts):
+def test_product_passes_opcheck(sorts):
     x, weight, bias, shortcut = (
         torch.randn(size, requires_grad=True)
         for size in ((2, 3, 4, 5), (2, 3, 2, 5), (2, 2), (2, 3, 4, 2)))

@@ -50,7 +50,7 @@ def test_what_a_gpu_needs(monkeypatch, capability, version, hip, reason):
     assert re.search(reason, found) if reason else found is None
 
 
-def test_interpreter_is_no_gpu_but_will_do(monkeypatch):
+def test_interpreter_replaces_a_gpu(monkeypatch):
     if backend._TRITON is None or not backend._HAS_CUSTOM_OP:
         pytest.skip('it needs triton 3.2 and torch 2.6')
     monkeypatch.setenv('TRITON_INTERPRET', '1')
@@ -58,7 +58,7 @@ def test_interpreter_is_no_gpu_but_will_do(monkeypatch):
 
 
 def test_import_needs_no_triton(root):
-    # As where it is not installed: any import of it would raise.
+    # Any import of it raises, as if it were not installed.
     code = ('import sys; sys.modules["triton"] = None; '
             'import mmcyclemlp, mmcyclemlp.ops.triton')
     subprocess.run([sys.executable, '-W', 'ignore', '-c', code], cwd=root,

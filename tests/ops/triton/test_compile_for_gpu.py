@@ -1,7 +1,7 @@
-"""What the compiler makes of the kernels, where there is no GPU to ask.
+"""Compile the kernels for a GPU without one, and check the result.
 
-Run as a program, this compiles each kernel ahead of time for a GPU that need
-not be there, just as the launches ask for it, and prints what came of it.
+As a program, this file compiles each kernel ahead of time, with the arguments
+of a launch, and prints what the compiler reports.
 """
 
 import json
@@ -15,7 +15,7 @@ import torch
 from mmcyclemlp.ops import triton as backend
 from mmcyclemlp.ops.triton.tiles import Key, rule, short_list
 
-# Shared memory that a block can have.
+# Largest shared memory of a block, by architecture.
 SHARED_MEMORY = {80: 163 << 10, 90: 227 << 10}
 # Architecture, dtype, channels and branches: the first and the third stage.
 CASES = [
@@ -26,7 +26,7 @@ CASES = [
     (90, 'float32', 320, 1),
     (80, 'bfloat16', 320, 3),
 ]
-# A block of these can be told from all others by its size.
+# No other size of a block has this value, so its addresses can be found.
 POSITIONS = 256
 NOT_SPECIALIZED = {'tiles', 'images', 'height', 'width', 'parts'}
 
@@ -37,7 +37,7 @@ def keys(dtype, channels, branches):
 
 
 def examine(architecture, key, tiles):
-    """What a kernel needs, and how it reads and writes."""
+    """Return the resources of a kernel, its accesses and its addresses."""
     from tests.gpu.compiler import compile_kernel, resources
 
     kernel, parameters, args = compile_kernel(architecture, key, tiles)
@@ -52,7 +52,7 @@ def examine(architecture, key, tiles):
 
 
 def examine_all():
-    """Each case with its kernels, those of one size, and the short lists."""
+    """Yield each case and its kernels, then those of the other tests."""
     for case in CASES:
         architecture, *sizes = case
         yield case, [examine(architecture, key, rule(key))
@@ -69,7 +69,7 @@ def examine_all():
 
 @pytest.fixture(scope='module')
 def compiled(run_python):
-    """What each kernel was compiled to, by case."""
+    """Return the reports on the compiled kernels, by case."""
     reason = backend.unavailable_reason(torch.zeros(1))
     if reason and 'GPU' not in reason:
         pytest.skip(reason)
@@ -77,7 +77,7 @@ def compiled(run_python):
         from triton.backends.compiler import GPUTarget  # noqa: F401
     except ImportError:
         pytest.skip('this Triton cannot compile for a GPU that is not there')
-    # In the interpreter there would be nothing to compile.
+    # The interpreter compiles nothing.
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv('TRITON_INTERPRET', raising=False)
         done = run_python(__file__)
@@ -110,7 +110,7 @@ def test_maps_are_read_and_written_as_vectors(compiled, case):
     for kernel in compiled[case]:
         assert any('v4' in a for a in kernel['accesses']), kernel
         small = [a for a in kernel['accesses'] if '16' in a or '.u8' in a]
-        # The bias is one number for a thread.
+        # A thread reads one number of the bias.
         assert small in ([], ['ld.global.b16']), kernel
 
 

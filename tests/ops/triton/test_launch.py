@@ -1,4 +1,4 @@
-"""The kernels against the definition, on a GPU or in Triton's interpreter."""
+"""Compare kernels with the definition, on a GPU or in the interpreter."""
 
 import contextlib
 import importlib.util
@@ -36,7 +36,7 @@ EXACT = dict(rtol=0, atol=0)
 
 @pytest.fixture
 def product(monkeypatch):
-    """The product, with the tiles of the rule."""
+    """Return the product; it uses the tiles of the rule."""
     launches = importlib.import_module('mmcyclemlp.ops.triton.launch')
     monkeypatch.setattr(launches, '_tune', lambda *_: None)
     return launches.cycle_product_triton
@@ -44,7 +44,7 @@ def product(monkeypatch):
 
 @pytest.fixture
 def bfloat16_in_interpreter(monkeypatch):
-    """Products of bfloat16 in the interpreter, as a GPU computes them."""
+    """Let the interpreter multiply bfloat16 as a GPU does."""
     if DEVICE == 'cuda':
         return
     interpreter = pytest.importorskip('triton.runtime.interpreter')
@@ -67,7 +67,7 @@ def bfloat16_in_interpreter(monkeypatch):
 
 def example(shape=(2, 5, 7, 11, 5), branches=1, shared=True,
             dtype=torch.float32, integers=False):
-    """x, weight, bias, shortcut and a gradient of the result."""
+    """Return x, weight, bias, shortcut and a gradient of the result."""
     batch, height, width, channels, outputs = shape
     groups = 1 if shared else batch
     shapes = [(batch, height, width, channels),
@@ -82,7 +82,7 @@ def example(shape=(2, 5, 7, 11, 5), branches=1, shared=True,
 
 
 def expected_product(x, weight, bias, shortcut, kernel_size):
-    """The definition, branch by branch, image by image."""
+    """Compute the definition for each branch and image."""
     kernels = [kernel_size, kernel_size[::-1], (1, 1)]
     images = []
     for n in range(x.shape[0]):
@@ -156,7 +156,7 @@ def test_equals_torch_over_many_blocks(
 @pytest.mark.parametrize(
     'size', [(1, 1), (2, 1), (1, 3), (5, 17), (1, 70)], ids=str)
 def test_dx_that_moves_last(product, size, kernel_size):
-    # On maps smaller than the offsets, and larger than a tile.
+    # The maps are smaller than the offsets, or larger than a tile.
     launches = importlib.import_module('mmcyclemlp.ops.triton.launch')
     tiles = Tiles(64, 16, 16, 0, 4, moves_last=True)
     for shared in (True, False):
@@ -175,7 +175,7 @@ def test_dx_that_moves_last(product, size, kernel_size):
     torch.float32, torch.float16, torch.bfloat16], ids=str)
 def test_integers_are_exact(
         product, bfloat16_in_interpreter, dtype, branches, channels):
-    # Small enough for every sum and every rounding of it to be exact.
+    # The integers are small, so every sum is exact in each dtype.
     x, weight, bias, shortcut, grad = example(
         (1, 3, 4, channels, 3), branches, integers=True, dtype=dtype)
     x.clamp_(-1, 1), weight.clamp_(-1, 1), grad.clamp_(-1, 1)
@@ -201,7 +201,7 @@ def test_half_precision_accumulates_in_single(
 
 @needs_kernels
 @pytest.mark.filterwarnings('ignore:invalid value')
-def test_moving_takes_no_neighbour_along(product):
+def test_an_infinity_does_not_reach_other_positions(product):
     # The identity as weight: an infinity reaches where it moves to, and a
     # product with zeros elsewhere in its own row only.
     x, *_ = example((1, 4, 5, 9, 9), integers=True)
@@ -350,8 +350,8 @@ def test_ops_are_registered_in_full(product, shared):
 
 
 @needs_kernels
-def test_fakes_have_the_strides(product):
-    # opcheck sees dense inputs only.
+def test_fake_results_have_the_real_strides(product):
+    # opcheck tests only dense inputs.
     from torch._subclasses import FakeTensorMode
 
     def strides(x, weight, grad):
@@ -385,7 +385,7 @@ def test_compiles_once_for_all_sizes(product):
         torch.testing.assert_close(
             compiled(x, weight, bias, shortcut, (1, 3)),
             product(x, weight, bias, shortcut, (1, 3)), **EXACT)
-    # One for the first size, one for any.
+    # One graph for the first size, one for all others.
     assert len(graphs) <= 2
 
 

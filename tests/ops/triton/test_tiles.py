@@ -1,4 +1,4 @@
-"""Which tiles are launched with: measured, tuned, or by a rule."""
+"""Kernels get tiles that were measured or tuned, or those of the rule."""
 
 import importlib
 
@@ -22,10 +22,10 @@ KEYS = [Key(direction, branches, channels, channels, *kernel, dtype)
 
 @pytest.fixture
 def gpu(monkeypatch, tmp_path):
-    """A GPU that is not there, and an empty cache of Triton's.
+    """Simulate a GPU, with an empty Triton cache.
 
-    ``gpu(times)`` has the tiles of the short list take these times. It
-    gives the list of what was timed.
+    ``gpu(times)`` sets the times of the tiles of the short list. It returns
+    the list of tiles that were timed.
     """
     pytest.importorskip('triton.knobs')
     monkeypatch.setenv('TRITON_CACHE_DIR', str(tmp_path))
@@ -54,7 +54,7 @@ def make_call(key, device):
     return lambda tiles: tiles
 
 
-def test_the_fastest_is_taken_and_kept(gpu):
+def test_the_fastest_is_chosen_and_stored(gpu):
     listed = short_list(KEY)
     timed = gpu([3., 2., 1.])
     assert tiles.choose(KEY, GPU) == rule(KEY) == listed[0]
@@ -66,13 +66,13 @@ def test_the_fastest_is_taken_and_kept(gpu):
     gpu([1., 2., 3.])
     tiles.tune(KEY, GPU, make_call, 'source')
     assert timed == listed and tiles.choose(KEY, GPU) == listed[2]
-    # Of other kernels, or another Triton, nothing is known.
+    # A result does not count for other kernels or another Triton.
     tiles._tuned.clear()
     tiles.tune(KEY, GPU, make_call, 'other source')
     assert tiles.choose(KEY, GPU) == listed[0]
 
 
-def test_what_does_not_fit_is_passed_over(gpu):
+def test_tiles_that_do_not_fit_are_skipped(gpu):
     from triton.runtime.errors import OutOfResources
 
     gpu([OutOfResources(9, 8, 'shared memory'), 2., 3.])
@@ -80,8 +80,8 @@ def test_what_does_not_fit_is_passed_over(gpu):
     assert tiles.choose(KEY, GPU) == short_list(KEY)[1]
 
 
-def test_other_process_decides_if_it_was_first(gpu, monkeypatch):
-    # Processes of one run take the same tiles, whatever each has timed.
+def test_the_first_process_decides(gpu, monkeypatch):
+    # All processes of a run use the same tiles, whatever they measured.
     listed = short_list(KEY)
     gpu([1., 2., 3.])
 
@@ -113,7 +113,7 @@ def test_one_candidate_is_not_timed(gpu):
     assert timed == []
 
 
-def test_what_was_measured_comes_first(gpu, monkeypatch):
+def test_measured_tiles_come_first(gpu, monkeypatch):
     timed = gpu([3., 2., 1.])
     tiles.tune(KEY, GPU, make_call, 'source')
     timed.clear()
@@ -127,7 +127,7 @@ def test_what_was_measured_comes_first(gpu, monkeypatch):
     assert tiles.choose(other, GPU) == rule(other)
 
 
-def test_off_a_gpu_the_rule_decides(monkeypatch):
+def test_without_a_gpu_the_rule_decides(monkeypatch):
     monkeypatch.setattr(tiles, '_tuned', {(None, KEY): 'not this'})
     assert tiles.choose(KEY, torch.device('cpu')) == rule(KEY)
 
@@ -139,17 +139,17 @@ def test_tiles_suit_the_kernels(key):
     assert len(set(listed)) == len(listed)
     for one in listed:
         for size in (one.m, one.n, one.k):
-            # tl.dot takes powers of two, 16 or more.
+            # tl.dot needs powers of two, at least 16.
             assert size >= 16 and size & (size - 1) == 0
         assert one.width == 0 or one.m % one.width == 0
         assert not one.moves_last or (key.can_move_last and one.width == 0)
 
 
-def test_the_name_tells_keys_apart():
+def test_names_of_keys_are_unique():
     assert len({key.name for key in KEYS}) == len(KEYS)
 
 
-def test_a_key_is_of_channels_and_not_of_sizes():
+def test_a_key_does_not_depend_on_image_sizes():
     keys = {Key.of('y', torch.zeros(size, dtype=torch.float16),
                    torch.Size((groups, 3, 5, 7)), (1, 3))
             for size in ((1, 4, 6, 7), (9, 2, 3, 7)) for groups in (1, 9)}
@@ -169,7 +169,7 @@ def test_drawn_maps_are_small(monkeypatch, channels, outputs):
     monkeypatch.setattr(torch, 'randn', randn)
     product.draw(Key('y', 3, channels, outputs, 1, 3, 'float32'),
                  torch.device('cpu'))
-    # About as many numbers as the first map of b1 has at 800x1344.
+    # About as many numbers as in the first map of b1 at 800x1344.
     assert max(drawn) <= 2 * 200 * 336 * 64
 
 
@@ -199,7 +199,7 @@ def test_nothing_is_tuned_while_compiling(monkeypatch):
     capturing = True
     assert call() == 1
     capturing = False
-    # Fake tensors are of a subclass.
+    # Fake tensors have a subclass as type.
     assert call(type('Fake', (OnGpu, ), {})()) == 1
     monkeypatch.setattr(OnGpu, 'numel', lambda self: 0)
     assert call() == 1
@@ -208,7 +208,7 @@ def test_nothing_is_tuned_while_compiling(monkeypatch):
 @pytest.mark.parametrize('x_grad, weight_grad, directions', [
     (False, False, ['y']), (True, False, ['y', 'dx']),
     (False, True, ['y', 'dweight']), (True, True, ['y', 'dx', 'dweight'])])
-def test_what_the_call_needs_is_tuned(
+def test_the_needed_directions_are_tuned(
         monkeypatch, x_grad, weight_grad, directions):
     product = pytest.importorskip('mmcyclemlp.ops.triton.launch')
     tuned = []
@@ -232,7 +232,7 @@ def test_drawn_calls_run_the_kernel(key):
     if reason:
         pytest.skip(reason)
     product = importlib.import_module('mmcyclemlp.ops.triton.launch')
-    # Training after a timing goes on as without one.
+    # Timing does not change the random state of training.
     state = torch.get_rng_state()
     call = product.make_call(key, torch.device('cpu'), (2, 3, 4))
     assert torch.equal(torch.get_rng_state(), state)
