@@ -311,7 +311,7 @@ def test_mixed_precision_trains_as_the_textbook_does():
         for step in range(100):
             torch.manual_seed(step)
             y = torch.randint(4, (8, ))
-            # The class is the bright region.
+            # The class is the strength of a brightness ramp.
             x = torch.randn(8, 3, 32, 32) + y.view(-1, 1, 1, 1) * (
                 torch.linspace(-1, 1, 32))
             with torch.autocast('cpu', torch.bfloat16, enabled):

@@ -221,7 +221,7 @@ def test_two_processes(config, data, official, root, tmp_path):
         assert done.returncode == 0, log_of(done)
         return log_of(done)
 
-    # With lists in place of class folders, besides.
+    # Here with lists instead of class folders.
     options = [f'{split}_dataloader.dataset.{key}={value}'
                for split in ('train', 'val', 'test') for key, value in (
                    ('data_root', flat),

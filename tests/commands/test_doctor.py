@@ -19,7 +19,7 @@ NO_IMAGE = ('CUDA error: no kernel image is available for execution on the '
 
 @pytest.fixture
 def examine(root, tmp_path):
-    """Run the doctor beside broken libraries; give its status and lines.
+    """Run the doctor with broken libraries; return its status and lines.
 
     ``examine({'mmdet/__init__.py': 'raise ...'})`` puts those before the
     installed ones.
@@ -47,7 +47,7 @@ def gpu(monkeypatch):
             monkeypatch.setattr(torch.cuda, name,
                                 lambda *args, value=value: value)
 
-    # Another name for the CPU than the one of its own checks.
+    # A name for the CPU that differs from that of its own checks.
     monkeypatch.setattr(doctor, 'GPU', 'cpu:0')
     monkeypatch.setattr(
         functional.triton, 'unavailable_reason', lambda x: 'not tested')

@@ -1,4 +1,4 @@
-"""Published recipes on a few drawn images: all but sizes is theirs."""
+"""Run published recipes with small sizes on a few drawn images."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Training that is stopped or killed goes on as if it had not been."""
+"""A run that is stopped or killed resumes to the same bits."""
 
 import os
 import random
@@ -139,7 +139,7 @@ def test_two_processes_to_the_same_bits(root, drawn_data, tmp_path):
 
 @pytest.fixture
 def load():
-    """Something that keeps a core busy."""
+    """Run a process that keeps a core busy."""
     process = subprocess.Popen(
         [sys.executable, '-c', 'while True: pass'])
     yield

@@ -75,7 +75,7 @@ def test_detector(config, run_cli, tmp_path):
     assert len(list(pictures.rglob('*.jpg'))) == 4
     predictions = pickle.loads(out.read_bytes())
     assert len(predictions) == 4 and 'pred_instances' in predictions[0]
-    # What mm wrote, logs and optimiser beside the weights, gives a backbone.
+    # A backbone loads from a checkpoint of mm, with optimizer and log.
     backbone = CycleNet(Config.fromfile(cfg).model.backbone.arch)
     report = load_pretrained(backbone, work / 'epoch_2.pth')
     assert set(report.loaded) == set(backbone.state_dict())
@@ -97,7 +97,7 @@ def test_segmentor(config, run_cli, drawn_data, tmp_path):
         'tta_pipeline.1.transforms.0.0.scale_factor=1.0')
     assert 'mIoU: ' in log_of(done)
     assert len(list(pictures.rglob('*.png'))) == 4
-    # The label maps that were kept, as in the files: 0 is unlabelled.
+    # Saved label maps have the labels of the files: 0 is unlabeled.
     said = float(re.findall(r'mIoU: ([0-9.]+)', log_of(done))[-1])
     assert said == pytest.approx(mean_iou(
         out, drawn_data / 'annotations' / 'val', 7), abs=0.01)

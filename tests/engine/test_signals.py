@@ -107,7 +107,7 @@ def children():
 
 @pytest.fixture
 def run_script(root, tmp_path):
-    """Run a script in a session of its own; give what it prints."""
+    """Run a script in its own session; return what it prints."""
 
     def run(text):
         path = tmp_path / 'script.py'

@@ -94,7 +94,7 @@ def test_full_disk_at_every_write(
         assert find_resumable(str(work))[0] == str(first)
         assert not list(work.glob('.*.part'))
     assert refused * 4096 * rounds(8, 1) > size - 4096 * 8
-    # And where there is room, it goes on.
+    # With enough space, the run continues.
     assert [path.name for path in work.glob('*.pth')] == ['epoch_2.pth']
     assert read(str(work / 'epoch_2.pth'))['meta']['epoch'] == 2
     record_property('writes refused', refused)
