@@ -61,8 +61,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
-        sys.exit(f'error: {error}: free disk space, then continue with '
-                 '--resume')
+        resume = ', then continue with --resume' * (name == 'train')
+        sys.exit(f'error: {error}: free disk space{resume}')
 
 
 def _summary(path):

@@ -12,9 +12,11 @@ class UserError(Exception):
     """
 
     def __str__(self):
-        # A worker of torch's data loader puts its traceback in front.
-        return super().__str__().rpartition(
-            f'{type(self).__name__}: ')[2].rstrip()
+        text, name = super().__str__(), type(self).__name__
+        if not text.startswith(f'Caught {name} in '):
+            return text
+        # torch raises the error of a worker again, after its traceback.
+        return text.rpartition(f'{name}: ')[2].rstrip()
 
 
 class CheckpointError(UserError, RuntimeError):

@@ -13,7 +13,7 @@ from torch import nn
 
 from ..engine.mm_checkpoints import check_fit, name_mismatch, read_whole_model
 from ..errors import UserError
-from .drawing import name_areas, names_and_colors
+from .class_names import name_areas, names_and_colors
 from .image_pipeline import Loaded, TestPipeline
 from .media import UnreadableError
 from .models import build_model, find_device

@@ -268,6 +268,11 @@ class CycleNet(nn.Module):
 
         self.apply(self._init_module)
         self._freeze_stages()
+        self._own_names = self._names()
+
+    def _names(self):
+        tensors = (self.named_parameters(), self.named_buffers())
+        return {name for some in tensors for name, _ in some}
 
     @staticmethod
     def _make_stages(settings, block, norm_layer, drop_path_rate):
@@ -348,9 +353,8 @@ class CycleNet(nn.Module):
     def _load_from_state_dict(self, state_dict, prefix, *args):
         # mm loads with strict=False, which would accept in silence a state
         # dict that does not fit.
-        if any('_wrapped_module.' in name for name, _ in
-               self.named_parameters()):
-            # FSDP and activation checkpointing rename the parameters.
+        if self._names() != self._own_names:
+            # Adapters, wrappers and pruning add or rename tensors.
             super()._load_from_state_dict(state_dict, prefix, *args)
             return
         own = {key[len(prefix):]: value for key, value in state_dict.items()

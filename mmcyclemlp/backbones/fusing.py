@@ -3,7 +3,8 @@
 A fused form reads the weights of the submodules and does not call them. So
 it is used only where a call would do nothing else: each submodule is of the
 stock class, has no hook, no parametrization and no adapter, and is not
-wrapped.
+wrapped. Hooks that torch calls for all modules, such as those of
+``register_module_forward_hook``, do not see these submodules.
 """
 
 import torch
@@ -16,6 +17,7 @@ from ..ops import (
     is_compiling,
     residual_mlp,
 )
+from ..ops.custom_op import HAS_CUSTOM_OP, is_transformed
 from ..ops.mixer import branches_cost_less
 from .layers import DropPath, Mlp
 
@@ -48,7 +50,7 @@ def can_fuse_mixer(block, x):
         _is_stock(along_width, CycleFC)
         and _is_stock(along_height, CycleFC)
         and along_height.kernel_size == along_width.kernel_size[::-1]
-        and _is_stock(parts['mlp_c'], nn.Linear)
+        and _is_stock(parts['mlp_c'], nn.Linear, needs_bias=False)
         and _is_stock(parts['proj'], nn.Linear)
         and _is_idle(parts['proj_drop'])
         and _is_stock(block.drop_path, DropPath))
@@ -72,7 +74,7 @@ def can_fuse_mlp(block, x):
     if type(mlp) is not Mlp or _has_hooks(mlp):
         return False
     parts = mlp._modules
-    act = parts['act']
+    act = parts.get('act')
     return (
         _is_stock(parts['fc1'], nn.Linear)
         and _is_stock(parts['fc2'], nn.Linear)
@@ -124,12 +126,14 @@ def fused_mlp(mlp, x, shortcut, scale):
 
 def _is_fused_backend(backend):
     # A trace is counted, or runs where the package is not installed.
-    return backend not in _TEXTBOOK and not torch.jit.is_tracing()
+    return backend not in _TEXTBOOK and not (
+        torch.jit.is_tracing() or is_transformed())
 
 
-def _is_stock(module, kind):
+def _is_stock(module, kind, needs_bias=True):
     """Whether a call runs the forward of ``kind`` on plain weights alone."""
-    if type(module) is not kind or _has_hooks(module):
+    if type(module) is not kind or _has_hooks(module) or (
+            needs_bias and module.bias is None):
         return False
     # torchao and distributed tensors replace weights by subclasses.
     for weight in module._parameters.values():
@@ -145,7 +149,15 @@ def _is_idle(dropout):
 
 
 def _has_hooks(module):
-    # accelerate replaces the forward of an instance.
+    # accelerate replaces the forward of an instance. compile() of a module
+    # replaces its call.
     return (module._forward_hooks or module._forward_pre_hooks
             or module._backward_hooks or module._backward_pre_hooks
-            or 'forward' in module.__dict__)
+            or 'forward' in module.__dict__
+            or getattr(module, '_compiled_call_impl', None) is not None)
+
+
+if not HAS_CUSTOM_OP:
+    # torch 2.1 fails to compile them.
+    fused_mixer = torch.compiler.disable(fused_mixer)
+    fused_mlp = torch.compiler.disable(fused_mlp)

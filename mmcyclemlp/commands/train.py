@@ -14,9 +14,9 @@ from ..engine.config import read_config
 from ..engine.config_checks import check_config
 from ..engine.config_nodes import name_of
 from ..engine.distributed import leave_group, set_up_processes
-from ..engine.load_from import resume_from, use_backbone_file
 from ..engine.mm_checkpoints import name_mismatch
 from ..engine.runner import build_runner, start
+from ..engine.start_checkpoint import resume_from, use_backbone_file
 from ..errors import Stopped, UserError
 from . import cli
 

@@ -1,4 +1,10 @@
-"""CycleFC, and the fused forms of its mixer and MLP; needs torch alone."""
+"""CycleFC, and the fused forms of its mixer and MLP; needs torch alone.
+
+:func:`cycle_fc` states the formula, and ``offsets`` has its offsets. A
+backend is a module: ``reference``, ``plain``, ``torch_backend``, ``triton``.
+``product`` is what the last two compute, for one branch or three. ``mixer``
+and ``mlp`` are the fused forms.
+"""
 
 from ..errors import BackendUnavailable
 from .custom_op import is_compiling

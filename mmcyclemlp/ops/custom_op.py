@@ -16,6 +16,17 @@ HAS_CUSTOM_OP = tuple(
 is_compiling = getattr(torch.compiler, 'is_compiling', lambda: False)
 
 
+def is_transformed() -> bool:
+    """Check for transforms of torch.func and for forward-mode derivatives.
+
+    The ops do not support them. The forward-mode derivative of a custom op
+    would be zero in silence.
+    """
+    return not is_compiling() and (
+        torch._C._functorch.peek_interpreter_stack() is not None
+        or torch.autograd.forward_ad._current_level >= 0)
+
+
 def register(
     name: str,
     schema: str,

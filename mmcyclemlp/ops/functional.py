@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..errors import BackendUnavailable
 from . import mixer, mlp, plain, reference, torch_backend, triton
-from .custom_op import autocast, is_compiling
+from .custom_op import autocast, is_compiling, is_transformed
 from .mixer import MixerWeights
 
 logger = logging.getLogger('mmcyclemlp')
@@ -210,8 +210,8 @@ def _resolve(backend: str | None, x: Tensor, branches: int, channels: int,
              outputs: int, kernel_size: tuple[int, int]) -> str:
     """Return the requested backend, or the default for such a call."""
     if check_backend(backend) is None:
-        if torch.jit.is_tracing():
-            # Counters and other programs know stock operators alone.
+        if torch.jit.is_tracing() or is_transformed():
+            # Counters and transforms know stock operators alone.
             return 'plain'
         # In single precision cuBLAS multiplies faster.
         if not x.is_cuda or x.dtype not in (torch.float16, torch.bfloat16):

@@ -90,7 +90,7 @@ def test_a_classifier_for_mm(small, tmp_path):
     ('hostile', None, r'asks for (posix|nt)\.system'),
     ('right', 'b1', r'not of arch b1.*patch_embed\.proj\.weight '
      r'\(6, 3, 7, 7\) for \(64, 3, 7, 7\)'),
-    ('right', '{"embed_dims": 1', 'is no JSON'),
+    ('right', '{"embed_dims": 1', 'is not JSON'),
 ])
 def test_an_error_is_one_line_and_nothing_is_written(what, arch, message,
                                                      small, tmp_path):

@@ -14,8 +14,8 @@ from mmengine.runner import CheckpointLoader, load_checkpoint
 from mmcyclemlp import CycleNet, load_pretrained
 from mmcyclemlp.backbones.convert import convert_checkpoint
 from mmcyclemlp.engine.config import read_config
-from mmcyclemlp.engine.load_from import resume_from, use_backbone_file
 from mmcyclemlp.engine.runner import build_runner
+from mmcyclemlp.engine.start_checkpoint import resume_from, use_backbone_file
 from mmcyclemlp.errors import CheckpointError
 
 CONFIG = """

@@ -13,8 +13,8 @@ import pytest
 import torch
 from helpers.tiny_configs import MODELS, write_config
 
-from mmcyclemlp.engine.load_from import find_resumable
 from mmcyclemlp.engine.mm_checkpoints import read
+from mmcyclemlp.engine.start_checkpoint import find_resumable
 
 
 class Run:

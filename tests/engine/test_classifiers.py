@@ -9,8 +9,8 @@ from mmengine.registry import MODELS, init_default_scope
 from torch.nn import functional as F
 
 from mmcyclemlp import CycleNet
-from mmcyclemlp.engine.load_from import use_backbone_file
 from mmcyclemlp.engine.runner import build_runner
+from mmcyclemlp.engine.start_checkpoint import use_backbone_file
 from mmcyclemlp.errors import CheckpointError
 
 pytest.importorskip('mmpretrain')

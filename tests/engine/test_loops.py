@@ -157,5 +157,5 @@ def test_stops_if_no_image_is_readable(tmp_path):
 
 
 def test_unknown_policy(make_runner):
-    with pytest.raises(UserError, match="unreadable is 'ignore': 'stop' or"):
+    with pytest.raises(UserError, match="'ignore': set 'stop' or 'skip'"):
         make_runner[1]('upernet', 0, unreadable='ignore').train()

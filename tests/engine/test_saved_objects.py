@@ -85,8 +85,8 @@ DTYPE = np.dtype([('a', 'f4')]).__reduce__()[2]
     (Raw(Counter, ([(1, 2)], )), 'TypeError'),
     (Raw(set, ([(1, 2)], )), 'a key of type tuple'),
     # Objects with a state that nobody asked for.
-    (Raw(Counter, (), {'update': None}), 'a state for a Counter'),
-    (Raw(set, (), {'x': 1}), 'a state for a set'),
+    (Raw(Counter, (), {'update': None}), 'a state of a Counter'),
+    (Raw(set, (), {'x': 1}), 'a state of a set'),
 ])
 def test_refuses_anything_else(thing, message, tmp_path):
     torch.save({'a': thing}, tmp_path / 'x.pth')
@@ -106,6 +106,6 @@ def test_a_file_cannot_change_how_the_next_is_read(name, tmp_path):
             + pickle.dumps({}, 2) + b'\x80\x02' + spoil.replace(b'}U', b'}(U')
             .replace(b'Nstb', b'Nutb') + pickle.dumps([], 2))
     (tmp_path / 'x.pth').write_bytes(data)
-    with pytest.raises(CheckpointError, match='a state for a'):
+    with pytest.raises(CheckpointError, match='a state of a'):
         read_checkpoint(tmp_path / 'x.pth', allowed())
     assert HistoryBuffer([1.], [1]).mean() == 1

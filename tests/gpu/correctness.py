@@ -12,7 +12,7 @@ from .step import Step
 from .test_on_gpu import DTYPES, MAPS
 
 TESTS = Path(__file__).parents[1]
-FILES = ['gpu/test_on_gpu.py', 'ops/triton/test_product.py',
+FILES = ['gpu/test_on_gpu.py', 'ops/triton/test_launch.py',
          'ops/test_functional.py::test_gpu']
 # If one of these did not pass, no tiles are adopted.
 PROOF = 'test_kernels_at_real_sizes'

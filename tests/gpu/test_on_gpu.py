@@ -79,7 +79,7 @@ def with_gradients(product, tensors, kernel_size):
 
 SMALL_CASE = '''
 import torch
-from mmcyclemlp.ops.triton import product
+import mmcyclemlp.ops.triton.launch
 for branches in (1, 3):
     tensors = [torch.randn(shape, device='cuda').bfloat16().requires_grad_()
                for shape in ((2, 9, 17, 70), (2, branches, 67, 70), (2, 67),

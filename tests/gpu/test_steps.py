@@ -6,6 +6,9 @@ import sys
 
 import pytest
 
+from tests.gpu import correctness
+from tests.gpu.test_on_gpu import SMALL_CASE
+
 STEPS = {
     'done': "step.record(table=['all is well'])",
     'failed': "step.record(n=1)\n    raise ValueError('of a test')",
@@ -96,3 +99,16 @@ def test_a_crashed_step_continues_after_its_figures(run):
     status, text, step, _ = run('crashing')
     assert status == 0 and step['status'] == 'done'
     assert 'third try' in text and step['figures']['n'] == 2
+
+
+def test_the_step_correctness_names_existing_tests(root):
+    for name in correctness.FILES:
+        path, _, test = name.partition('::')
+        text = (root / 'tests' / path).read_text()
+        assert not test or f'def {test}' in text
+
+
+def test_the_case_for_the_sanitizer_imports_existing_modules():
+    for line in SMALL_CASE.splitlines():
+        if 'import' in line:
+            exec(line, {})

@@ -15,9 +15,9 @@ from mmcyclemlp.engine.hooks.checkpoint import (
     WholeCheckpointHook,
     WholeFiles,
 )
-from mmcyclemlp.engine.load_from import find_resumable, resume_from
 from mmcyclemlp.engine.mm_checkpoints import read
 from mmcyclemlp.engine.runner import build_runner
+from mmcyclemlp.engine.start_checkpoint import find_resumable, resume_from
 from mmcyclemlp.errors import UserError
 
 

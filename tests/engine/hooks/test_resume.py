@@ -8,8 +8,8 @@ from mmengine.optim import OptimWrapper
 from mmengine.registry import PARAM_SCHEDULERS
 
 from mmcyclemlp.engine.hooks import resume
-from mmcyclemlp.engine.load_from import resume_from
 from mmcyclemlp.engine.runner import build_runner, start
+from mmcyclemlp.engine.start_checkpoint import resume_from
 from mmcyclemlp.errors import CheckpointError, UserError
 
 SCHEDULES = [

@@ -7,8 +7,8 @@ import torch
 from mmengine.config import Config
 
 from mmcyclemlp import CycleNet
-from mmcyclemlp.engine import load_from, mm_checkpoints
-from mmcyclemlp.engine.load_from import (
+from mmcyclemlp.engine import mm_checkpoints, start_checkpoint
+from mmcyclemlp.engine.start_checkpoint import (
     find_resumable,
     resume_from,
     use_backbone_file,
@@ -30,20 +30,21 @@ def write(path, number, **meta):
 def reads(monkeypatch):
     """Files that are read, in order."""
     found = []
-    read = load_from.read
+    read = start_checkpoint.read
 
     def spy(path, *args):
         found.append(path)
         return read(path, *args)
 
-    monkeypatch.setattr(load_from, 'read', spy)
+    monkeypatch.setattr(start_checkpoint, 'read', spy)
     return found
 
 
 def test_skips_what_cannot_be_resumed(tmp_path, monkeypatch, reads):
     logged = []
     monkeypatch.setattr(
-        load_from, 'print_log', lambda text, **kwargs: logged.append(text))
+        start_checkpoint, 'print_log',
+        lambda text, **kwargs: logged.append(text))
     assert find_resumable(str(tmp_path)) == (None, None)
     for number in (1, 2, 3):
         write(tmp_path / f'epoch_{number}.pth', number)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mmcyclemlp.apis.drawing import name_areas
+from mmcyclemlp.apis.class_names import name_areas
 
 
 def test_names_of_areas():
