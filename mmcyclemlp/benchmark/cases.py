@@ -104,9 +104,10 @@ def layer_cases(layer: str, others: list[Contender], args: Namespace
                 ) -> Iterator[Case]:
     """Yield the cases of a layer, at the stages of the networks."""
     ours = [calls.TRITON] if args.device.type == 'cuda' else []
-    found = {(batch, height, width, c, dtype): rank
-             for rank, arch, size, batch, dtype in combinations(args)
-             for c, height, width in stages(arch, size)}
+    found: dict[tuple, int] = {}
+    for rank, arch, size, batch, dtype in combinations(args):
+        for c, height, width in stages(arch, size):
+            found.setdefault((batch, height, width, c, dtype), rank)
     for (*shape, dtype), rank in found.items():
         for backward in (False, True):
             yield layer_case(

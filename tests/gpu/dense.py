@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from mmcyclemlp.benchmark import calls
-from mmcyclemlp.benchmark.cases import Case, Row
-from mmcyclemlp.benchmark.contenders import Contender
-from mmcyclemlp.benchmark.set_up import SetUp
+from mmcyclemlp.benchmark.calls import Contender
+from mmcyclemlp.benchmark.cases import Case
 from mmcyclemlp.ops import cycle_offsets
 
 DENSE = Contender('dense conv', 'dense')
@@ -101,19 +102,18 @@ def make_layer(question: str, device: torch.device, shape, dtype: str,
     return lambda: call()[:1]
 
 
-class DenseSetUp(SetUp):
-    """Has cuDNN time its algorithms for a dense convolution first."""
+def choose_algorithms(case: Case, contender: Contender,
+                      device: torch.device, place) -> None:
+    """Have cuDNN time its algorithms for a dense convolution.
 
-    def make(self, case: Case, row: Row) -> calls.Call:
-        if row.contender.kind == 'dense':
-            call = case.make(row.contender.runs('eager'))
-            # The first convolution of a process loads cuDNN.
-            F.conv2d(*torch.zeros(2, 8, 8, 1, 1, device=self.device))
-            cudnn = torch.backends.cudnn
-            before, cudnn.benchmark = cudnn.benchmark, True
-            try:
-                with self.alone():
-                    call()
-            finally:
-                cudnn.benchmark = before
-        return super().make(case, row)
+    What fails here fails again when the contender is set up.
+    """
+    cudnn = torch.backends.cudnn
+    before, cudnn.benchmark = cudnn.benchmark, True
+    with contextlib.suppress(RuntimeError):
+        call = case.make(contender.runs('eager'))
+        # The first convolution of a process loads cuDNN.
+        F.conv2d(*torch.zeros(2, 8, 8, 1, 1, device=device))
+        with place.alone():
+            call()
+    cudnn.benchmark = before

@@ -15,8 +15,7 @@ from pathlib import Path
 import torch
 
 from mmcyclemlp.benchmark import calls
-from mmcyclemlp.benchmark.cases import MIXER, OP, Case, layer_case, stages
-from mmcyclemlp.benchmark.contenders import (
+from mmcyclemlp.benchmark.calls import (
     LINEAR,
     OFFICIAL,
     TEXTBOOK,
@@ -24,6 +23,7 @@ from mmcyclemlp.benchmark.contenders import (
     TRITON,
     Contender,
 )
+from mmcyclemlp.benchmark.cases import Case, layer_case, stages
 from mmcyclemlp.benchmark.report import at_fault
 from mmcyclemlp.ops.triton.measured import MEASURED
 
@@ -43,7 +43,7 @@ COLUMNS = {
 }
 SIZES = [(800, 1344), (512, 512)]
 BATCHES = [1, 8, 2, 16]
-LAYERS = [MIXER, OP]
+LAYERS = ['mixer', 'op']
 # Seconds that compiling takes on one core: by Inductor of torch 2.11 for an
 # H100, measured without one on an AMD EPYC, 2026-11-27.
 COMPILING = dict(op=8., mixer=20., backbone=50., train=130.)
@@ -80,8 +80,7 @@ def take_over(known: list[dict], all_cases: list[Case]) -> None:
         for row in case.rows:
             found = rows.get(
                 (case.question, case.label, row.contender.label), {})
-            for key in {*found} & {'samples', 'error', 'peak_bytes',
-                                   'layout'}:
+            for key in {*found} & {'samples', 'error', 'peak_bytes'}:
                 setattr(row, key, found[key])
 
 
@@ -117,7 +116,7 @@ def run(step: Step, all_cases: list[Case], jobs: list[Job], table) -> None:
 def contenders(layer, batch: int) -> list[Contender]:
     """Those of one map."""
     found = list(COLUMNS.values())
-    if layer is MIXER:
+    if layer == 'mixer':
         found.remove(LINEAR)
         if batch > 1:
             # Each image would need a kernel of its own.
@@ -134,7 +133,7 @@ def with_dense(case: Case) -> Case:
 def cases(step: Step) -> Iterator[tuple[int, Case]]:
     """Cases, and how decisive each is. Rank 0 is the most decisive."""
     if step.miniature:
-        for layer, backward in ((MIXER, True), (OP, False)):
+        for layer, backward in (('mixer', True), ('op', False)):
             yield 0, with_dense(layer_case(
                 layer, step.device, (1, 6, 10, 16), 'fp32', backward,
                 contenders(layer, 1)))
@@ -145,7 +144,7 @@ def cases(step: Step) -> Iterator[tuple[int, Case]]:
             rank = (3 * (arch == 'b5') + SIZES.index(size)
                     + BATCHES.index(batch) // 2 + stage // 2)
             for layer, backward in product(LAYERS, (False, True)):
-                key = layer.question, batch, c, height, width, backward
+                key = layer, batch, c, height, width, backward
                 if key not in seen:
                     seen.add(key)
                     yield rank, with_dense(layer_case(
@@ -177,7 +176,7 @@ def table(all_cases: list[Case], gpu: str | None) -> list[str]:
     lines = []
     for layer, backward in product(LAYERS, (False, True)):
         lines += layer_table(
-            [case for case in all_cases if case.question == layer.question
+            [case for case in all_cases if case.question == layer
              and case.settings['backward'] == backward], COLUMNS, gpu)
     return lines
 

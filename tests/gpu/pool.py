@@ -54,13 +54,12 @@ class Job(NamedTuple):
 class Remote:
     """A process with the contenders of a job."""
 
-    def __init__(self, context, job: Job, layouts: dict,
-                 place: Place) -> None:
+    def __init__(self, context, job: Job, place: Place) -> None:
         self.job, self.ready = job, []
         self.started = time.perf_counter()
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=serve, args=(
-            theirs, job.case, job.rows, layouts, place))
+            theirs, job.case, job.rows, place))
         self.process.start()
         theirs.close()
 
@@ -70,7 +69,7 @@ class Remote:
             answer = self.pipe.recv()
         except (EOFError, OSError):
             self.lose(self.job.rows)
-            return dict(layouts={}, free=1.)
+            return dict(free=1.)
         self.ready = answer['ready']
         for row, theirs in zip(self.job.rows, answer['rows']):
             vars(row).update(vars(theirs))
@@ -141,7 +140,6 @@ class Pool:
         self.rounds, self.expected = rounds, expected or {}
         self.context = start_processes()
         self.busy: list[Remote] = []
-        self.layouts: dict[tuple[str, str], str] = {}
         self.seconds: dict[str, list[float]] = {}  # that compiling took
         self.free = 1.
 
@@ -183,7 +181,6 @@ class Pool:
                 remote = self.busy.pop(pipes.index(pipe))
                 pipes.remove(pipe)
                 answer = remote.learn()
-                self.layouts |= answer['layouts']
                 self.free = answer['free']
                 if remote.job.compiles:
                     self.seconds.setdefault(
@@ -205,8 +202,7 @@ class Pool:
             if job.compiles and 1.5 * self.typical(job) > self.left():
                 continue
             waiting.remove(job)
-            self.busy.append(Remote(
-                self.context, job, self.layouts, self.place))
+            self.busy.append(Remote(self.context, job, self.place))
 
     def typical(self, job: Job) -> float:
         """Seconds that compiling takes."""

@@ -16,12 +16,16 @@ from typing import Callable, NamedTuple
 
 import torch
 
-from mmcyclemlp.benchmark.bench import LONG, seconds_of
+from mmcyclemlp.benchmark.bench import (
+    LONG,
+    seconds_of,
+    seconds_once,
+    set_up,
+)
 from mmcyclemlp.benchmark.cases import Case, Row
-from mmcyclemlp.benchmark.contenders import first_line
-from mmcyclemlp.benchmark.set_up import seconds_once
+from mmcyclemlp.errors import first_line
 
-from .dense import DenseSetUp
+from .dense import choose_algorithms
 
 FREE = 0.25  # of the GPU's memory is left to the contenders that run
 
@@ -47,8 +51,8 @@ class Place(NamedTuple):
             yield
 
 
-def serve(pipe: Connection, case: Case, rows: list[Row],
-          layouts: dict, place: Place) -> None:
+def serve(pipe: Connection, case: Case, rows: list[Row], place: Place
+          ) -> None:
     """Set contenders up, say so, and take a sample for each number sent."""
     place.start()
     torch.backends.cudnn.allow_tf32 = False
@@ -56,11 +60,11 @@ def serve(pipe: Connection, case: Case, rows: list[Row],
     if any(row.contender.mode == 'max-autotune' for row in rows):
         # It compiles some twenty kernels for a product, in threads.
         os.environ['TORCHINDUCTOR_COMPILE_THREADS'] = '4'
-    set_up = DenseSetUp(device, place.alone, peak_apart=False)
-    set_up.layouts |= layouts
     expected, calls = [], {}
     for number, row in enumerate(rows):
-        made = set_up.attempt(case, row, expected)
+        if row.contender.kind == 'dense':
+            choose_algorithms(case, row.contender, device, place)
+        made = set_up(case, row, expected, device)
         if made is not None:
             calls[number] = made
     del expected
@@ -70,8 +74,7 @@ def serve(pipe: Connection, case: Case, rows: list[Row],
         if device.type == 'cuda':
             torch.cuda.empty_cache()
             free = free_memory()
-    pipe.send(dict(rows=rows, ready=list(calls), layouts=set_up.layouts,
-                   free=free))
+    pipe.send(dict(rows=rows, ready=list(calls), free=free))
     sample = Sampler(device)
     with contextlib.suppress(EOFError):
         while True:
