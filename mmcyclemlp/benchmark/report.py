@@ -83,17 +83,17 @@ def table(question: str, cases: list[Case], gpu: str | None
                          if row.contender == OFFICIAL), None)
         for row in case.rows * (not late):
             label, seconds = f'  {row.contender.label}', row.median
-            last = short(row.peak_bytes / 2**20) if row.peak_bytes else ''
             if seconds is None:
                 yield _LINE(label, row.status, '', '', '', '')
             else:
+                low, high = min(row.samples), max(row.samples)
+                peak = short(row.peak_bytes / 2**20) if row.peak_bytes else ''
                 yield _LINE(
-                    label, short(seconds * 1e3), ' .. '.join(
-                        short(1e3 * s)
-                        for s in (min(row.samples), max(row.samples))),
+                    label, short(1e3 * seconds),
+                    f'{short(1e3 * low)} .. {short(1e3 * high)}',
                     len(row.samples),
                     short(official / seconds) if official else '',
-                    f'{least / seconds:.0%}' if least else last)
+                    f'{least / seconds:.0%}' if least else peak)
             if row.reason:
                 reasons[f'- {row.contender.label}: {row.status}: '
                         f'{row.reason}'] = None
