@@ -22,7 +22,7 @@ from .cases import Case
 # NVIDIA's data sheets.
 PEAKS = {'H100 80GB HBM3': (3.35e12, 989e12, 67e12),
          'H200': (4.8e12, 989e12, 67e12)}
-_LINE = '| {:32} | {:>13} | {:>18} | {:>6} | {:>10} | {:>8} |'.format
+_LINE = '| {:32} | {:>13} | {:>18} | {:>6} | {:>10} | {:>9} |'.format
 
 
 def short(number: float | None) -> str:
