@@ -1,15 +1,13 @@
-"""Build the call of a contender: it takes nothing and returns its results.
+"""The contenders, and the calls that run them and return their results.
 
 In each function ``small`` selects a small input, ``exact`` double precision.
 """
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import math
-from functools import partial
-from typing import Callable
+from typing import Any, Callable, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,18 +15,73 @@ from torch import Tensor, nn
 from ..backbones import CycleNet
 from ..backbones.cyclenet import CycleMixer
 from ..backbones.fusing import fused_mixer
+from ..errors import UserError, first_line
 from ..ops import CycleFC
-from .contenders import MODES, PEERS, Contender, LeftOut, first_line
 
 Call = Callable[[], 'list[Tensor]']
 Shape = 'tuple[int, int, int, int]'  # (N, H, W, C)
 
 DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16,
           'fp16': torch.float16}
-LAYOUTS = {'contiguous': torch.contiguous_format,
-           'channels_last': torch.channels_last}
+# How a contender runs -> the mode of torch.compile. None does not compile.
+MODES = {'eager': None, 'graph': None, 'compiled': 'default',
+         'max-autotune': 'max-autotune-no-cudagraphs',
+         'reduce-overhead': 'reduce-overhead'}
 # Backend of torch.compile. Tests set one that compiles nothing.
 COMPILER = 'inductor'
+
+
+class Contender(NamedTuple):
+    """A layer or a network, and how it runs.
+
+    Of the kinds, ``'textbook'`` has the paper's formulas in stock operators,
+    and ``'linear'`` is ``F.linear``, which moves nothing.
+    """
+
+    name: str  # in tables
+    kind: str = 'ours'  # or 'textbook', 'linear', 'peer' (of PEERS)
+    backend: str | None = None  # of CycleNet
+    mode: str = 'eager'  # a key of MODES
+
+    @property
+    def label(self) -> str:
+        mode = 'CUDA graph' if self.mode == 'graph' else self.mode
+        return self.name if mode == 'eager' else f'{self.name}, {mode}'
+
+    @property
+    def compiles(self) -> bool:
+        return MODES[self.mode] is not None
+
+    @property
+    def checked(self) -> bool:
+        """Whether its results must be those of the definition."""
+        return self.kind not in ('linear', 'peer')
+
+    def runs(self, mode: str) -> Contender:
+        """Return the same contender in another mode."""
+        return self._replace(mode=mode)
+
+
+OFFICIAL = Contender('official route', backend='reference')
+OURS = Contender('ours')
+TRITON = Contender('triton', backend='triton')
+TORCH = Contender('torch', backend='torch')
+# In double precision, the definition that results are compared with.
+TEXTBOOK = Contender('textbook', 'textbook', 'plain')
+LINEAR = Contender('F.linear', 'linear')
+
+# Name -> name in timm, and options. An img_size is set to that of the image.
+PEERS: dict[str, tuple[str, dict[str, Any]]] = {
+    'Swin-T': ('swin_tiny_patch4_window7_224', dict(img_size=None)),
+    'ConvNeXt-T': ('convnext_tiny', {}),
+    # The first map of timm's ResNet has stride 2.
+    'ResNet-50': ('resnet50', dict(out_indices=(1, 2, 3, 4))),
+    'PVTv2-B2': ('pvt_v2_b2', {}),
+    'PoolFormer-S36': ('poolformer_s36', {}),
+    'InceptionNeXt-T': ('inception_next_tiny', {}),
+    'FasterNet-S': ('fasternet_s', {}),
+    'PoolFormer-S24': ('poolformer_s24', {}),
+}
 
 
 def draw(shapes: list[tuple[int, ...]], dtype: str, device: torch.device,
@@ -58,71 +111,21 @@ def randomize(module: nn.Module) -> nn.Module:
     return module
 
 
-def build_peer(name: str, size: tuple[int, int], train: bool) -> nn.Module:
-    """Build another network with timm, for inference with fused layers.
-
-    Raises:
-        LeftOut: timm cannot be imported or build it.
-    """
-    model, options = PEERS[name]
-    if 'img_size' in options:
-        options = dict(options, img_size=size)
-    try:
-        net = importlib.import_module('timm').create_model(
-            model, features_only=True, **options)
-        return net if train else importlib.import_module(
-            'timm.utils').reparameterize_model(net.eval())
-    # RuntimeError: torchvision was built for another torch, or timm is old.
-    except (ImportError, RuntimeError) as error:
-        raise LeftOut(f'timm: {first_line(error)}') from error
-
-
 def compiled(run: Callable, contender: Contender) -> Callable:
     """Compile a function or module, if the contender is compiled."""
-    if not contender.compiles:
-        return run
-    # Networks of one class share the code that results are cached for.
-    torch._dynamo.config.cache_size_limit = 64
-    return torch.compile(run, dynamic=False, mode=MODES[contender.mode],
-                         backend=COMPILER)
-
-
-def captured(call: Call) -> Call:
-    """Capture a call in a CUDA graph, and return its replay."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(3):
-            call()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        results = call()
-
-    def replay():
-        graph.replay()
-        return results
-
-    return replay
+    return torch.compile(
+        run, dynamic=False, mode=MODES[contender.mode],
+        backend=COMPILER) if contender.compiles else run
 
 
 def step(run: Callable, inputs: list[Tensor], leaves: list[Tensor],
-         backward: bool, autocast: Callable = contextlib.nullcontext) -> Call:
-    """Return a call of ``run``, with ``backward`` also of its gradients.
-
-    Args:
-        run: Takes the inputs and returns a tensor or several.
-        inputs: Its inputs.
-        leaves: What gradients are computed of.
-        backward: Whether to compute them.
-        autocast: Returns the context of the forward pass.
-    """
+         backward: bool) -> Call:
+    """Return a call of ``run``, with ``backward`` also of its gradients."""
     gradients: list[Tensor] = []
 
     def call():
         with torch.set_grad_enabled(backward):
-            with autocast():
-                y = run(*inputs)
+            y = run(*inputs)
             y = [y] if isinstance(y, Tensor) else list(y)
             if not backward:
                 return y
@@ -135,25 +138,21 @@ def step(run: Callable, inputs: list[Tensor], leaves: list[Tensor],
     return call
 
 
-class MixerWithShortcut(nn.Module):
-    """The mixer of a block as the block runs it."""
-
-    def __init__(self, channels: int, backend: str | None) -> None:
-        super().__init__()
-        self.mixer = CycleMixer(channels, nn.GELU, backend=backend)
-        self.backend = backend
+class Mixer(CycleMixer):
+    """The mixer of a block and its shortcut, as the block runs them."""
 
     def forward(self, x: Tensor, shortcut: Tensor) -> Tensor:
-        if self.backend in ('plain', 'reference'):
-            return shortcut + self.mixer(x)
-        return fused_mixer(self.mixer, x, shortcut, None, self.backend)
+        backend = self.sfc_h.backend
+        if backend in ('plain', 'reference'):
+            return shortcut + super().forward(x)
+        return fused_mixer(self, x, shortcut, None, backend)
 
 
 def build_layer(question: str, channels: int, contender: Contender
                 ) -> nn.Module:
     """Build CycleFC, or the mixer of a block."""
     if question == 'mixer':
-        layer = MixerWithShortcut(channels, contender.backend)
+        layer = Mixer(channels, nn.GELU, backend=contender.backend)
     elif contender.kind == 'linear':
         layer = nn.Linear(channels, channels)
     else:
@@ -178,32 +177,41 @@ def make_layer(question: str, device: torch.device, shape: Shape, dtype: str,
     return step(compiled(layer, contender), inputs, leaves, backward)
 
 
+def build_peer(name: str, size: tuple[int, int]) -> nn.Module:
+    """Build a key of ``PEERS``. A UserError says why timm cannot."""
+    model, options = PEERS[name]
+    if 'img_size' in options:
+        options = dict(options, img_size=size)
+    try:
+        return importlib.import_module('timm').create_model(
+            model, features_only=True, **options)
+    # RuntimeError: torchvision was built for another torch, or timm is old.
+    except (ImportError, RuntimeError) as error:
+        raise UserError(f'timm: {first_line(error)}') from error
+
+
 def make_net(device: torch.device, arch: str | dict, size: tuple[int, int],
              batch: int, dtype: str, train: bool, contender: Contender,
-             small: bool = False, exact: bool = False,
-             layout: str = 'contiguous') -> Call:
-    """Return a call of a network: inference, or forward and backward pass.
-
-    ``layout`` is a key of ``LAYOUTS``.
-    """
+             small: bool = False, exact: bool = False) -> Call:
+    """Return a call of a network: inference, or forward and backward pass."""
     if small:
         batch, size = 2, (72, 104)
     x, = draw([(batch, 3, *size)], dtype, device, exact)
-    net = (build_peer(contender.name, size, train)
-           if contender.kind == 'peer' else randomize(CycleNet(
+    net = (build_peer(contender.name, size) if contender.kind == 'peer'
+           else randomize(CycleNet(
                arch, fork_last3=False, backend=contender.backend)))
     net.to(device)
-    autocast = contextlib.nullcontext
     if not train:
         net.eval().to(DTYPES[dtype])
     elif not exact:
         x = x.float()
-        if dtype != 'fp32':
-            autocast = partial(torch.autocast, device.type, DTYPES[dtype])
     if exact:
         net.double()
-    net.to(memory_format=LAYOUTS[layout])
-    call = step(compiled(net, contender),
-                [x.contiguous(memory_format=LAYOUTS[layout])],
-                list(net.parameters()), train, autocast)
-    return captured(call) if contender.mode == 'graph' else call
+    run = compiled(net, contender)
+    if contender.mode == 'graph':
+        net.requires_grad_(False)
+        # Of a module, each replay would also pass the parameters.
+        run = torch.cuda.make_graphed_callables(net.forward, (x, ))
+    if train and dtype != 'fp32' and not exact:
+        run = torch.autocast(device.type, DTYPES[dtype])(run)
+    return step(run, [x], list(net.parameters()), train)

@@ -4,38 +4,22 @@ from __future__ import annotations
 
 import math
 import statistics
+from argparse import Namespace
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import product
-from typing import Any, Callable, NamedTuple
+from typing import Any, Callable
 
 import torch
 
 from ..backbones import CycleNet
-from .calls import DTYPES, Call, Shape, make_layer, make_net
-from .contenders import (
-    LINEAR,
-    OFFICIAL,
-    OURS,
-    PEERS,
-    TEXTBOOK,
-    TORCH,
-    TRITON,
-    Contender,
-    peer,
-)
+from . import calls
+from .calls import Call, Contender, Shape
 
-
-@dataclass
-class Scope:
-    """What to measure: each arch with each size, batch and dtype."""
-
-    arch: list[str]
-    size: list[tuple[int, int]]
-    batch: list[int]
-    dtype: list[str]
-    device: torch.device
+# The least passes over the map, forward and with gradients, and the number of
+# C x C products at each position.
+LAYERS = {'op': ((2, 5), 1), 'mixer': ((3, 6), 7 / 3)}
 
 
 @dataclass
@@ -49,40 +33,24 @@ class Row:
     trace: str = ''  # traceback of a failure
     error: float | None = None  # the largest relative error
     peak_bytes: int | None = None
-    layout: str | None = None  # memory layout of a peer
 
     @property
     def median(self) -> float | None:
         """Median of the samples, in seconds."""
         return statistics.median(self.samples) if self.samples else None
 
-    def known(self) -> dict[str, Any]:
-        """Return what is written to a file."""
-        return dict(vars(self), contender=self.contender.label,
-                    runs=self.contender._asdict(), median=self.median)
-
 
 @dataclass
 class Case:
-    """One comparison, in which contenders take turns on the same work.
-
-    Attributes:
-        rank: Cases of rank 0 are measured first.
-        make: ``make(contender, small, exact)`` returns the call of a
-            contender, see :mod:`.calls`. Networks also take ``layout``.
-        subject: A check on a small input holds for all cases with it.
-        traffic: Of a layer, the least bytes and operations.
-        settings: What else is written to a file.
-    """
+    """One comparison, in which contenders take turns on the same work."""
 
     question: str
     label: str
-    rank: int
+    rank: int  # Cases of rank 0 are measured first.
     dtype: str
     contenders: list[Contender]
-    make: Callable[..., Call]
-    subject: str
-    traffic: tuple[float, float] | None = None
+    make: Callable[..., Call]  # of (contender, small, exact), see .calls
+    traffic: tuple[float, float] | None = None  # of a layer, see floor
     settings: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
@@ -90,80 +58,61 @@ class Case:
 
     def known(self) -> dict[str, Any]:
         """Return what is written to a file."""
-        known = {key: value for key, value in vars(self).items()
-                 if key not in ('make', 'contenders')}
-        return dict(known, rows=[row.known() for row in self.rows])
+        known = dict(vars(self), rows=[
+            dict(vars(row), contender=row.contender.label, median=row.median)
+            for row in self.rows])
+        del known['make'], known['contenders']
+        return known
 
 
-def combinations(scope: Scope) -> Iterator[tuple]:
+def combinations(args: Namespace) -> Iterator[tuple]:
     """Yield rank, arch, size, batch and dtype. b2 has the first rank."""
-    archs = sorted(scope.arch, key=lambda arch: (arch != 'b2', arch))
+    archs = sorted(args.arch, key=lambda arch: (arch != 'b2', arch))
     for numbered in product(*map(
-            enumerate, (archs, scope.size, scope.batch, scope.dtype))):
+            enumerate, (archs, args.size, args.batch, args.dtype))):
         ranks, values = zip(*numbered)
         yield sum(ranks), *values
 
 
-def stages(arch: str | dict, size: Iterable[int]
-           ) -> Iterator[tuple[int, int, int]]:
+def stages(arch: str, size: Iterable[int]) -> Iterator[tuple[int, int, int]]:
     """Yield channels, height and width of the stages."""
-    kernel, stride, padding = 7, 4, 2
-    settings = CycleNet.arch_settings[arch] if isinstance(arch, str) else arch
-    for channels in settings['embed_dims']:
-        size = [(s + 2 * padding - kernel) // stride + 1 for s in size]
-        kernel, stride, padding = 3, 2, 1
+    dims = CycleNet.arch_settings[arch]['embed_dims']
+    for stage, channels in enumerate(dims):
+        # Convolutions: 7x7, stride 4, padding 2; 3x3, stride 2, padding 1.
+        size = [(side + 1) // (2 if stage else 4) for side in size]
         yield channels, *size
 
 
-class Layer(NamedTuple):
-    """An op or a module.
-
-    Attributes:
-        maps: The least passes over the map: forward, and with gradients.
-        products: Number of C x C products at each position.
-    """
-
-    question: str
-    maps: tuple[int, int]
-    products: float
-
-
-OP = Layer('op', (2, 5), 1)
-MIXER = Layer('mixer', (3, 6), 7 / 3)
-
-
-def layer_case(layer: Layer, device: torch.device, shape: Shape, dtype: str,
+def layer_case(layer: str, device: torch.device, shape: Shape, dtype: str,
                backward: bool, contenders: list[Contender], rank: int = 0
                ) -> Case:
-    """Return the case of a layer on a map of ``shape``."""
+    """Return the case of a key of ``LAYERS`` on a map of ``shape``."""
     n, height, width, c = shape
+    maps, products = LAYERS[layer]
     times, numbers = 1 + 2 * backward, math.prod(shape)
-    nbytes = DTYPES[dtype].itemsize * (
-        layer.maps[backward] * numbers
-        + times * math.ceil(layer.products) * c**2)
+    nbytes = calls.DTYPES[dtype].itemsize * (
+        maps[backward] * numbers + times * math.ceil(products) * c**2)
     return Case(
-        layer.question, f'{n}x{c}x{height}x{width} {dtype} '
+        layer, f'{n}x{c}x{height}x{width} {dtype} '
         f'{"fwd+bwd" if backward else "forward"}', rank, dtype, contenders,
-        partial(make_layer, layer.question, device, shape, dtype, backward),
-        f'{c} {dtype} {backward}',
-        (nbytes, times * 2 * layer.products * numbers * c),
+        partial(calls.make_layer, layer, device, shape, dtype, backward),
+        (nbytes, times * 2 * products * numbers * c),
         dict(shape=shape, backward=backward))
 
 
-def layer_cases(layer: Layer, others: list[Contender], scope: Scope
+def layer_cases(layer: str, others: list[Contender], args: Namespace
                 ) -> Iterator[Case]:
     """Yield the cases of a layer, at the stages of the networks."""
-    ours = [TRITON] if scope.device.type == 'cuda' else []
-    seen = set()
-    for rank, arch, size, batch, dtype in combinations(scope):
+    ours = [calls.TRITON] if args.device.type == 'cuda' else []
+    found: dict[tuple, int] = {}
+    for rank, arch, size, batch, dtype in combinations(args):
         for c, height, width in stages(arch, size):
-            shape = (batch, height, width, c)
-            if (shape, dtype) not in seen:
-                seen.add((shape, dtype))
-                for backward in (False, True):
-                    yield layer_case(
-                        layer, scope.device, shape, dtype, backward,
-                        [OFFICIAL, *ours, TORCH, *others], rank)
+            found.setdefault((batch, height, width, c, dtype), rank)
+    for (*shape, dtype), rank in found.items():
+        for backward in (False, True):
+            yield layer_case(
+                layer, args.device, tuple(shape), dtype, backward,
+                [calls.OFFICIAL, *ours, calls.TORCH, *others], rank)
 
 
 def net_case(train: bool, device: torch.device, arch: str | dict,
@@ -175,33 +124,34 @@ def net_case(train: bool, device: torch.device, arch: str | dict,
     return Case(
         'train' if train else 'backbone',
         f'{name} {size[0]}x{size[1]} batch {batch} {dtype}', rank, dtype,
-        contenders, partial(make_net, device, arch, size, batch, dtype, train),
-        f'{name} {dtype}',
+        contenders, partial(
+            calls.make_net, device, arch, size, batch, dtype, train),
         settings=dict(arch=arch, name=name, size=size, batch=batch))
 
 
-def net_cases(train: bool, scope: Scope) -> Iterator[Case]:
+def net_cases(train: bool, args: Namespace) -> Iterator[Case]:
     """Yield the cases of networks. Those of the first arch have peers."""
-    first, gpu = None, scope.device.type == 'cuda'
+    first, gpu = None, args.device.type == 'cuda'
     # On a GPU the table names the backend.
-    ours = [OFFICIAL, *([TORCH, TRITON] if gpu else [OURS])]
+    ours = [calls.OFFICIAL, *(
+        [calls.TORCH, calls.TRITON] if gpu else [calls.OURS])]
     fastest = ours[-1]
-    peers = [peer(name) for name in PEERS]
+    peers = [Contender(name, 'peer') for name in calls.PEERS]
     if gpu and not train:
         ours.append(fastest.runs('graph'))
     if gpu or not train:
-        ours += [fastest.runs('compiled'), TEXTBOOK.runs('compiled')]
+        ours += [fastest.runs('compiled'), calls.TEXTBOOK.runs('compiled')]
         peers += [one.runs('compiled') for one in peers]
-    for rank, arch, size, batch, dtype in combinations(scope):
+    for rank, arch, size, batch, dtype in combinations(args):
         first = first or arch
-        yield net_case(train, scope.device, arch, size, batch, dtype,
+        yield net_case(train, args.device, arch, size, batch, dtype,
                        ours + peers * (arch == first), rank)
 
 
-# Name -> ``(scope)``, which yields the cases.
-QUESTIONS: dict[str, Callable[[Scope], Iterator[Case]]] = {
-    'op': partial(layer_cases, OP, [LINEAR]),
-    'mixer': partial(layer_cases, MIXER, [TEXTBOOK.runs('compiled')]),
+# Name -> ``(args)``, which yields the cases of arguments of the command.
+QUESTIONS: dict[str, Callable[[Namespace], Iterator[Case]]] = {
+    'op': partial(layer_cases, 'op', [calls.LINEAR]),
+    'mixer': partial(layer_cases, 'mixer', [calls.TEXTBOOK.runs('compiled')]),
     'backbone': partial(net_cases, False),
     'train': partial(net_cases, True),
 }

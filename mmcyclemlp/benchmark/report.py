@@ -1,27 +1,28 @@
-"""Report what was measured: the machine, tables, JSON."""
+"""Report what was measured: the machine and tables."""
 
 from __future__ import annotations
 
 import datetime
-import importlib
-import json
 import math
 import os
 import platform
 import re
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from .cases import Case, Row
-from .contenders import OFFICIAL
+from ..version import __version__
+from .calls import OFFICIAL
+from .cases import Case
 
 # Bytes/s and operations/s in half (dense) and in single precision, from
 # NVIDIA's data sheets.
 PEAKS = {'H100 80GB HBM3': (3.35e12, 989e12, 67e12),
          'H200': (4.8e12, 989e12, 67e12)}
+_LINE = '| {:32} | {:>13} | {:>18} | {:>6} | {:>10} | {:>9} |'.format
 
 
 def short(number: float | None) -> str:
@@ -36,18 +37,18 @@ def machine(device: torch.device) -> dict[str, Any]:
     info = Path('/proc/cpuinfo')
     found = info.exists() and re.search('model name.*: (.*)',
                                         info.read_text())
+    versions = {one.metadata['Name']: one.version
+                for one in metadata.distributions()}
     known = dict(
         date=datetime.datetime.now().astimezone().isoformat('T', 'minutes'),
         cpu=found[1] if found else platform.processor(),
         threads=torch.get_num_threads(),
         # Above 0 at the start, other programs use the same cores.
         load=f'{os.getloadavg()[0]:.1f}',
-        python=platform.python_version(), torch=torch.__version__)
-    for name in ('triton', 'torchvision', 'timm', 'mmcyclemlp'):
-        try:
-            known[name] = importlib.import_module(name).__version__
-        except (ImportError, RuntimeError):
-            known[name] = None
+        python=platform.python_version(), torch=torch.__version__,
+        mmcyclemlp=__version__)
+    known.update((name, versions.get(name))
+                 for name in ('triton', 'torchvision', 'timm'))
     if device.type == 'cuda':
         known.update(gpu=torch.cuda.get_device_name(device),
                      cuda=torch.version.cuda)
@@ -55,12 +56,7 @@ def machine(device: torch.device) -> dict[str, Any]:
 
 
 def floor(case: Case, gpu: str | None) -> float | None:
-    """Return the least seconds of a layer, or None if the GPU is unknown.
-
-    Args:
-        case: A case of a layer or a network.
-        gpu: Name of the GPU in CUDA. None on a CPU.
-    """
+    """Return the least seconds of a layer, or None if the GPU is unknown."""
     if case.traffic is None or gpu is None:
         return None
     for known, (bandwidth, half, single) in PEAKS.items():
@@ -71,63 +67,37 @@ def floor(case: Case, gpu: str | None) -> float | None:
     return None
 
 
-def cells(row: Row, case: Case, official: float | None, least: float | None
-          ) -> list[str]:
-    """Return the cells of a contender in the table."""
-    label, seconds = f'  {row.contender.label}', row.median
-    if seconds is None:
-        return [label, row.status]
-    line = [label, short(seconds * 1e3), ' .. '.join(
-        short(1e3 * s) for s in (min(row.samples), max(row.samples))),
-        str(len(row.samples)), short(official / seconds) if official else '']
-    if case.traffic:
-        nbytes, operations = case.traffic
-        return [*line, short(nbytes / seconds / 1e9),
-                short(operations / seconds / 1e12),
-                f'{least / seconds:.0%}' if least else '']
-    return [*line, short(row.peak_bytes / 2**20) if row.peak_bytes else '']
-
-
 def table(question: str, cases: list[Case], gpu: str | None
           ) -> Iterator[str]:
     """Yield the lines of a table, and the reasons for missing times."""
-    layer = cases[0].traffic is not None
-    lines = [[question, 'ms', 'min .. max', 'rounds', 'x official', *(
-        ['GB/s', 'TFLOP/s', 'of floor'] if layer else ['peak MiB'])]]
+    head = _LINE(question, 'ms', 'min .. max', 'rounds', 'x official',
+                 'of floor' if cases[0].traffic else 'peak MiB')
+    yield from (head, re.sub('[^|]', '-', head))
     reasons: dict[str, None] = {}
     for case in cases:
+        late = all(row.status == 'no time' for row in case.rows)
         least = floor(case, gpu)
-        lines.append([case.label])
-        if all(row.status == 'no time' for row in case.rows):
-            lines[-1].append('no time')
-            continue
-        if layer:
-            nbytes, operations = case.traffic
-            lines[-1] += [''] * 4 + [
-                f'{short(nbytes / 1e6)} MB',
-                f'{short(operations / 1e9)} GFLOP',
-                f'{short(least * 1e6)} us' if least else '']
+        yield _LINE(case.label, 'no time' if late else '', '', '', '',
+                    f'{short(least * 1e6)} us' if least else '')
         official = next((row.median for row in case.rows
                          if row.contender == OFFICIAL), None)
-        for row in case.rows:
-            lines.append(cells(row, case, official, least))
+        for row in case.rows * (not late):
+            label, seconds = f'  {row.contender.label}', row.median
+            if seconds is None:
+                yield _LINE(label, row.status, '', '', '', '')
+            else:
+                low, high = min(row.samples), max(row.samples)
+                peak = short(row.peak_bytes / 2**20) if row.peak_bytes else ''
+                yield _LINE(
+                    label, short(1e3 * seconds),
+                    f'{short(1e3 * low)} .. {short(1e3 * high)}',
+                    len(row.samples),
+                    short(official / seconds) if official else '',
+                    f'{least / seconds:.0%}' if least else peak)
             if row.reason:
                 reasons[f'- {row.contender.label}: {row.status}: '
                         f'{row.reason}'] = None
-    lines = [line + [''] * (len(lines[0]) - len(line)) for line in lines]
-    widths = [max(map(len, column)) for column in zip(*lines)]
-    lines.insert(1, ['-' * width for width in widths])
-    for first, *rest in lines:
-        yield '| ' + ' | '.join([first.ljust(widths[0]), *map(
-            str.rjust, rest, widths[1:])]) + ' |'
     yield from reasons
-
-
-def save(path: Path, known: dict[str, Any], cases: list[Case]) -> None:
-    """Write the machine and every sample of the cases as JSON."""
-    path.write_text(json.dumps(
-        dict(machine=known, cases=[case.known() for case in cases]),
-        indent=1))
 
 
 def at_fault(cases: list[Case]) -> bool:

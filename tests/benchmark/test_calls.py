@@ -1,6 +1,5 @@
 """Contenders compute what they should."""
 
-import contextlib
 import sys
 from types import SimpleNamespace
 
@@ -11,7 +10,7 @@ from torch import nn
 
 from mmcyclemlp import CycleNet
 from mmcyclemlp.benchmark import calls
-from mmcyclemlp.benchmark.contenders import PEERS, TEXTBOOK, peer
+from mmcyclemlp.benchmark.calls import PEERS, TEXTBOOK, TORCH, Contender
 
 CPU = torch.device('cpu')
 
@@ -39,33 +38,23 @@ def test_every_parameter_has_a_gradient_that_counts():
     assert all(float(t.detach().norm()) > 1e-6 for t in results)
 
 
-@pytest.fixture
-def timm(monkeypatch):
-    """Replace timm; return what it is called with."""
+def test_label_names_the_mode():
+    assert TORCH.label == 'torch'
+    assert TORCH.runs('graph').label == 'torch, CUDA graph'
+    assert TORCH.runs('max-autotune').label == 'torch, max-autotune'
+    assert not TORCH.runs('graph').compiles
+    assert TORCH.runs('compiled').compiles
+
+
+def test_peers_know_the_size_of_the_image(monkeypatch):
     asked = []
-
-    def create_model(name, **options):
-        asked.append((name, options))
-        return nn.Conv2d(3, 4, 3)
-
-    def reparameterize_model(net):
-        assert not net.training
-        asked.append('fused')
-        return net
-
-    monkeypatch.setitem(sys.modules, 'timm',
-                        SimpleNamespace(create_model=create_model))
-    monkeypatch.setitem(sys.modules, 'timm.utils', SimpleNamespace(
-        reparameterize_model=reparameterize_model))
-    return asked
-
-
-def test_peers_are_fused_for_inference_alone(timm):
-    calls.build_peer('Swin-T', (64, 96), train=False)
-    calls.build_peer('ResNet-50', (64, 96), train=True)
-    assert timm == [
+    monkeypatch.setitem(sys.modules, 'timm', SimpleNamespace(
+        create_model=lambda name, **options: asked.append((name, options))))
+    calls.build_peer('Swin-T', (64, 96))
+    calls.build_peer('ResNet-50', (64, 96))
+    assert asked == [
         ('swin_tiny_patch4_window7_224',
-         dict(features_only=True, img_size=(64, 96))), 'fused',
+         dict(features_only=True, img_size=(64, 96))),
         ('resnet50', dict(features_only=True, out_indices=(1, 2, 3, 4)))]
 
 
@@ -74,49 +63,24 @@ def test_peers_of_timm():
     timm = pytest.importorskip('timm')
     for name, (model, _) in PEERS.items():
         assert timm.is_model(model), name
-    net = calls.build_peer('RepViT-M1.5', (64, 64), train=False)
-    assert not any(isinstance(m, nn.BatchNorm2d) for m in net.modules())
     maps = calls.make_net(CPU, None, (64, 96), 1, 'fp32', False,
-                          peer('ResNet-50'))()
+                          Contender('ResNet-50', 'peer'))()
     assert [tuple(y.shape[2:]) for y in maps] == [
         (16, 24), (8, 12), (4, 6), (2, 3)]
 
 
 def test_cuda_graph(monkeypatch):
+    """What is captured needs no gradient, and passes no parameters."""
     log = []
 
-    class Stream:
-        def wait_stream(self, other):
-            log.append((self.name, 'waits for', other.name))
+    def make_graphed_callables(run, args):
+        assert not isinstance(run, nn.Module)
+        log.append([y.requires_grad for y in run(*args)])
+        return lambda x: ('replay', )
 
-        def __init__(self, name='side'):
-            self.name = name
-
-    class Graph:
-        def replay(self):
-            log.append('replay')
-
-    @contextlib.contextmanager
-    def capture(graph):
-        log.append('begin')
-        yield
-        log.append('end')
-
-    main = Stream('main')
-    for name, value in dict(
-            Stream=Stream, CUDAGraph=Graph, graph=capture,
-            current_stream=lambda: main,
-            stream=lambda stream: contextlib.nullcontext()).items():
-        monkeypatch.setattr(torch.cuda, name, value)
-    results = [torch.ones(1)]
-
-    def call():
-        log.append('call')
-        return results
-
-    replay = calls.captured(call)
-    assert log == [('side', 'waits for', 'main'), *['call'] * 3,
-                   ('main', 'waits for', 'side'), 'begin', 'call', 'end']
-    log.clear()
-    assert replay() is results and replay() is results
-    assert log == ['replay'] * 2
+    monkeypatch.setattr(torch.cuda, 'make_graphed_callables',
+                        make_graphed_callables)
+    call = calls.make_net(CPU, 'b1', (64, 64), 1, 'fp32', False,
+                          TORCH.runs('graph'))
+    assert log == [[False] * 4]
+    assert call() == ['replay']

@@ -1,9 +1,11 @@
 """What the benchmark says of what it measured."""
 
+from argparse import Namespace
+
 import pytest
 import torch
 
-from mmcyclemlp.benchmark.cases import QUESTIONS, Scope
+from mmcyclemlp.benchmark.cases import QUESTIONS
 from mmcyclemlp.benchmark.report import floor
 
 
@@ -18,7 +20,8 @@ from mmcyclemlp.benchmark.report import floor
 def test_floor_on_a_known_gpu(question, backward, dtype, nbytes, operations):
     gpu = torch.device('cuda')
     rate = 67e12 if dtype == 'fp32' else 989e12
-    scope = Scope(['b2'], [(800, 1344)], [1], [dtype], gpu)
+    scope = Namespace(arch=['b2'], size=[(800, 1344)], batch=[1],
+                      dtype=[dtype], device=gpu)
     case = next(case for case in QUESTIONS[question](scope)
                 if case.settings['backward'] == backward)
     assert case.traffic == pytest.approx((nbytes, operations))

@@ -5,11 +5,11 @@ import json
 
 import pytest
 import torch
-from helpers.commands import error_of
+from helpers.commands import error_of, run_command
 
 from mmcyclemlp import CycleNet
 from mmcyclemlp.backbones import fusing
-from mmcyclemlp.benchmark import bench, cases, set_up
+from mmcyclemlp.benchmark import bench, calls
 from mmcyclemlp.benchmark.report import short
 from mmcyclemlp.commands import benchmark
 from mmcyclemlp.ops import modules, reference
@@ -24,7 +24,7 @@ def run(tmp_path, capsys, monkeypatch):
     # Compiling takes too long for a test.
     monkeypatch.setattr(torch, 'compile', lambda net, **_: net)
     monkeypatch.setattr(bench, 'ROUNDS', 3)
-    monkeypatch.setattr(cases, 'PEERS', {})
+    monkeypatch.setattr(calls, 'PEERS', {})
     for name in ('benchmark', 'allow_tf32'):
         monkeypatch.setattr(torch.backends.cudnn, name,
                             getattr(torch.backends.cudnn, name))
@@ -105,7 +105,8 @@ def test_peers_left_out_are_named(run, monkeypatch):
         return find(name, package)
 
     monkeypatch.setattr(importlib, 'import_module', fail)
-    monkeypatch.setattr(cases, 'PEERS', ['PVTv2-B2'])
+    monkeypatch.setattr(calls, 'PEERS',
+                        {'PVTv2-B2': ('pvt_v2_b2', {})})
     monkeypatch.setattr(reference, 'unavailable_reason', lambda: 'of a test')
     status, text, rows = run('backbone')
     assert status == 0
@@ -175,7 +176,6 @@ def test_wrong_network_gets_no_time(question, run, monkeypatch):
         return y if backend in ('plain', 'reference') else y * 1.001
 
     monkeypatch.setattr(fusing, 'cycle_mixer', wrong)
-    monkeypatch.setattr(set_up, 'peak_on_cpu', lambda *_: None)
     status, text, rows = run(question)
     ours = 'torch' if question == 'mixer' else 'ours'
     assert status == 1 and set(status_of(rows, ours).values()) == {'wrong'}
@@ -208,22 +208,27 @@ def test_what_there_is_no_time_for_is_named(run):
     status, text, rows = run('op', seconds=1e-3)
     assert status == 0
     assert {row['status'] for row in rows[4:]} == {'no time'}
-    assert '| 1x512x2x2 fp32 fwd+bwd  | no time |' in text
+    assert '| 1x512x2x2 fp32 fwd+bwd           |       no time |' in text
 
 
 @pytest.mark.parametrize('args, message', [
     (['speed'], 'there is no question speed. The questions are op, mixer, '
      'backbone, train'),
-    (['--size', '64', '8'], '--size: 8 is too small. Give 32 or more'),
-    (['--batch', '0'], '--batch: 0 is too small. Give 1 or more'),
-    (['--seconds', '0'], '--seconds: 0 is not above 0'),
-    (['--json', 'gone/out.json'], '--json: there is no folder for gone/out'),
+    (['--size', '64', '8'], '--size: 64 8 is less than 32 pixels'),
+    (['op', *TINY, '--json', 'gone/out.json'],
+     '--json: gone/out.json cannot be written'),
     (['--device', 'abacus'], '--device abacus: '),
-    (['--device', 'meta'], 'the benchmark runs on cpu and cuda'),
+    (['--device', 'meta'], '--device meta: '),
 ])
 def test_mistakes_end_in_one_line(args, message):
     text = error_of('benchmark', *args)
     assert message in text and text.count('\n') <= 1
+
+
+@pytest.mark.parametrize('option', ['--batch', '--threads'])
+def test_numbers_that_are_too_small(option, capsys):
+    assert run_command('benchmark', option, '0') == 2
+    assert f'{option}: invalid positive value' in capsys.readouterr().err
 
 
 def test_help(run_cli):

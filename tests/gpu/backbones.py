@@ -8,16 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mmcyclemlp.benchmark.cases import Case, net_case
-from mmcyclemlp.benchmark.contenders import (
+from mmcyclemlp.benchmark.calls import (
     OFFICIAL,
     PEERS,
     TEXTBOOK,
     TORCH,
     TRITON,
     Contender,
-    peer,
 )
+from mmcyclemlp.benchmark.cases import Case, net_case
 
 from .layers import run
 from .pool import Job
@@ -70,8 +69,9 @@ def groups(train: bool, batch: int, peers: list[str]
     # Compiling takes a minute, so it starts before the other peers.
     yield 1, [TRITON.runs('compiled')]
     for name in peers:
-        yield 1 if name in RIVALS else 4, [peer(name).runs('compiled')]
-        yield 2, uncompiled(peer(name))
+        one = Contender(name, 'peer')
+        yield 1 if name in RIVALS else 4, [one.runs('compiled')]
+        yield 2, uncompiled(one)
     yield 3, [TEXTBOOK.runs('compiled')]
     if batch == 1 and not train:
         yield 3, [TRITON.runs('reduce-overhead')]

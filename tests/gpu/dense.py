@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from mmcyclemlp.benchmark import calls
-from mmcyclemlp.benchmark.cases import Case, Row
-from mmcyclemlp.benchmark.contenders import Contender
-from mmcyclemlp.benchmark.set_up import SetUp
+from mmcyclemlp.benchmark.calls import Contender
+from mmcyclemlp.benchmark.cases import Case
 from mmcyclemlp.ops import cycle_offsets
 
 DENSE = Contender('dense conv', 'dense')
 
 
 def dense_kernel(weight: Tensor, kernel_size: tuple[int, int]) -> Tensor:
-    """Convert (O, C, 1, 1) to (O, C, 3, 3), which convolves to the same."""
+    """(O, C, 1, 1) -> (O, C, 3, 3), which convolves to the same result."""
     dense = weight.new_zeros(*weight.shape[:2], 3, 3)
     offsets = cycle_offsets(weight.shape[1], kernel_size).tolist()
     for channel, (dy, dx) in enumerate(offsets):
@@ -26,7 +27,7 @@ def dense_kernel(weight: Tensor, kernel_size: tuple[int, int]) -> Tensor:
 
 @torch.no_grad()
 def dense_mixer(mixer, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return a mixer as one convolution, valid only for the image ``x``.
+    """Return a mixer as one convolution, for the image ``x`` alone.
 
     Args:
         mixer: A CycleMixer whose ``mlp_c`` has no bias.
@@ -54,7 +55,7 @@ def dense_mixer(mixer, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Dense(torch.nn.Module):
-    """A convolution of a map, with an optional shortcut.
+    """A convolution of a map, and a shortcut.
 
     The map is (N, C, H, W) without a shortcut, (N, H, W, C) with one.
     """
@@ -97,23 +98,22 @@ def make_layer(question: str, device: torch.device, shape, dtype: str,
               for t in (*inputs, *module.parameters())]
     call = calls.step(calls.compiled(module, contender), inputs, leaves,
                       backward)
-    # The gradients belong to other weights, so they are not compared.
+    # The gradients are of other weights, and are not compared.
     return lambda: call()[:1]
 
 
-class DenseSetUp(SetUp):
-    """A SetUp that lets cuDNN time its algorithms for a dense convolution."""
+def choose_algorithms(case: Case, contender: Contender,
+                      device: torch.device, place) -> None:
+    """Have cuDNN time its algorithms for a dense convolution.
 
-    def make(self, case: Case, row: Row) -> calls.Call:
-        if row.contender.kind == 'dense':
-            call = case.make(row.contender.runs('eager'))
-            # The first convolution of a process loads cuDNN.
-            F.conv2d(*torch.zeros(2, 8, 8, 1, 1, device=self.device))
-            cudnn = torch.backends.cudnn
-            before, cudnn.benchmark = cudnn.benchmark, True
-            try:
-                with self.alone():
-                    call()
-            finally:
-                cudnn.benchmark = before
-        return super().make(case, row)
+    What fails here fails again when the contender is set up.
+    """
+    cudnn = torch.backends.cudnn
+    before, cudnn.benchmark = cudnn.benchmark, True
+    with contextlib.suppress(RuntimeError):
+        call = case.make(contender.runs('eager'))
+        # The first convolution of a process loads cuDNN.
+        F.conv2d(*torch.zeros(2, 8, 8, 1, 1, device=device))
+        with place.alone():
+            call()
+    cudnn.benchmark = before

@@ -1,6 +1,6 @@
-"""Step ``layers``: compare the op and the mixer with their alternatives.
+"""Step ``layers``: the op and the mixer beside everything they compete with.
 
-The kernels use the tiles that the step ``tiles`` has found.
+The kernels take the tiles that the step ``tiles`` has found.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ from pathlib import Path
 import torch
 
 from mmcyclemlp.benchmark import calls
-from mmcyclemlp.benchmark.cases import MIXER, OP, Case, layer_case, stages
-from mmcyclemlp.benchmark.contenders import (
+from mmcyclemlp.benchmark.calls import (
     LINEAR,
     OFFICIAL,
     TEXTBOOK,
@@ -24,6 +23,7 @@ from mmcyclemlp.benchmark.contenders import (
     TRITON,
     Contender,
 )
+from mmcyclemlp.benchmark.cases import Case, layer_case, stages
 from mmcyclemlp.benchmark.report import at_fault
 from mmcyclemlp.ops.triton.measured import MEASURED
 
@@ -43,14 +43,14 @@ COLUMNS = {
 }
 SIZES = [(800, 1344), (512, 512)]
 BATCHES = [1, 8, 2, 16]
-LAYERS = [MIXER, OP]
-# Seconds that Inductor of torch 2.11 takes on one core to compile for an H100.
-# Measured on an AMD EPYC without a GPU, 2026-11-27.
+LAYERS = ['mixer', 'op']
+# Seconds that compiling takes on one core: by Inductor of torch 2.11 for an
+# H100, measured without one on an AMD EPYC, 2026-11-27.
 COMPILING = dict(op=8., mixer=20., backbone=50., train=130.)
 
 
 def take_tiles(path: Path) -> None:
-    """Make the kernels use the tiles that this measurement has found."""
+    """Have the kernels launch with what this measurement has found."""
     figures = read(path)['steps'].get('tiles', {}).get('figures', {})
     if figures.get('keys'):
         known = MEASURED.setdefault(tuple(figures['capability']), {})
@@ -58,14 +58,14 @@ def take_tiles(path: Path) -> None:
 
 
 def begin(path: Path, log: Path, miniature: bool) -> None:
-    """Prepare a process that measures for a step. It calls this first."""
-    # Inductor prints a lot of text that nobody needs.
+    """What each process that measures for a step calls first."""
+    # Inductor writes much that nobody has to read.
     with log.open('a') as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     faulthandler.enable()
     if miniature:
-        # Compile nothing, and leave a core to other processes.
+        # Nothing is compiled, and a core is left to others.
         calls.COMPILER = 'eager'
         torch.set_num_threads(1)
     else:
@@ -73,15 +73,14 @@ def begin(path: Path, log: Path, miniature: bool) -> None:
 
 
 def take_over(known: list[dict], all_cases: list[Case]) -> None:
-    """Copy the figures that an earlier try of the step has measured."""
+    """Fill in what an earlier try of the step has measured."""
     rows = {(case['question'], case['label'], row['contender']): row
             for case in known for row in case['rows'] if row['samples']}
     for case in all_cases:
         for row in case.rows:
             found = rows.get(
                 (case.question, case.label, row.contender.label), {})
-            for key in {*found} & {'samples', 'error', 'peak_bytes',
-                                   'layout'}:
+            for key in {*found} & {'samples', 'error', 'peak_bytes'}:
                 setattr(row, key, found[key])
 
 
@@ -89,10 +88,10 @@ def run(step: Step, all_cases: list[Case], jobs: list[Job], table) -> None:
     """Measure the jobs in processes until the time of the step is over.
 
     Args:
-        step: The step that records the figures.
-        all_cases: The cases of the jobs.
-        jobs: What to measure, most important first.
-        table: Returns the lines of the table.
+        step: Takes the figures.
+        all_cases: Those of the jobs.
+        jobs: Most decisive first.
+        table: Gives the lines of the table.
     """
     take_over(step.figures.get('cases', []), all_cases)
     jobs = [job for job in jobs if not all(row.samples for row in job.rows)]
@@ -115,26 +114,26 @@ def run(step: Step, all_cases: list[Case], jobs: list[Job], table) -> None:
 
 
 def contenders(layer, batch: int) -> list[Contender]:
-    """Return the contenders for one map."""
+    """Those of one map."""
     found = list(COLUMNS.values())
-    if layer is MIXER:
+    if layer == 'mixer':
         found.remove(LINEAR)
         if batch > 1:
-            # Each image would need its own kernel.
+            # Each image would need a kernel of its own.
             found = [one for one in found if one.kind != 'dense']
     return found
 
 
 def with_dense(case: Case) -> Case:
-    """Let a case build dense convolutions, too."""
+    """Have a case build dense convolutions, too."""
     case.make = partial(make_layer, *case.make.args)
     return case
 
 
 def cases(step: Step) -> Iterator[tuple[int, Case]]:
-    """Yield cases, each after its rank. Rank 0 is the most important."""
+    """Cases, and how decisive each is. Rank 0 is the most decisive."""
     if step.miniature:
-        for layer, backward in ((MIXER, True), (OP, False)):
+        for layer, backward in (('mixer', True), ('op', False)):
             yield 0, with_dense(layer_case(
                 layer, step.device, (1, 6, 10, 16), 'fp32', backward,
                 contenders(layer, 1)))
@@ -145,7 +144,7 @@ def cases(step: Step) -> Iterator[tuple[int, Case]]:
             rank = (3 * (arch == 'b5') + SIZES.index(size)
                     + BATCHES.index(batch) // 2 + stage // 2)
             for layer, backward in product(LAYERS, (False, True)):
-                key = layer.question, batch, c, height, width, backward
+                key = layer, batch, c, height, width, backward
                 if key not in seen:
                     seen.add(key)
                     yield rank, with_dense(layer_case(
@@ -154,7 +153,7 @@ def cases(step: Step) -> Iterator[tuple[int, Case]]:
 
 
 def jobs(ranked: list[tuple[int, Case]]) -> list[Job]:
-    """Return the jobs of the cases, most important first."""
+    """Jobs of the cases, the most decisive first."""
     found = []
     for rank, case in ranked:
         parts: dict[str, list] = {}
@@ -163,7 +162,7 @@ def jobs(ranked: list[tuple[int, Case]]) -> list[Job]:
             part = one.label if one.compiles or one == TRITON else 'others'
             parts.setdefault(part, []).append(row)
         for rows in parts.values():
-            # Rows that compile for long come after those of other maps.
+            # What takes long to compile comes after other maps.
             late = {'eager': 0, 'compiled': 1, 'max-autotune': 2}[
                 rows[-1].contender.mode]
             late += 2 * case.settings['backward'] * (late == 2)
@@ -177,7 +176,7 @@ def table(all_cases: list[Case], gpu: str | None) -> list[str]:
     lines = []
     for layer, backward in product(LAYERS, (False, True)):
         lines += layer_table(
-            [case for case in all_cases if case.question == layer.question
+            [case for case in all_cases if case.question == layer
              and case.settings['backward'] == backward], COLUMNS, gpu)
     return lines
 

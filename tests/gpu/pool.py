@@ -1,10 +1,10 @@
-"""Set up contenders in parallel processes, and time them one at a time.
+"""Contenders in processes of their own: set up side by side, timed alone.
 
-Compiling takes most of the time, and one core for each contender. So many
-processes set up contenders at the same time, and keep them. It would take
-longer to compile in advance and to measure in one process: torch.compile
-traces again even if Inductor finds its results on disk. When a process
-crashes, contenders of other processes are not affected.
+Most time goes into compiling, which takes one core for each contender. So
+many processes set contenders up at once, and keep what they have built. To
+compile once in advance, for one process that measures all, would take longer:
+even where Inductor finds its results on disk, torch.compile traces again. A
+process that crashes takes no other contender along.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from mmcyclemlp.benchmark.cases import Case, Row
 
 from .worker import FREE, Place, serve
 
-# One round sets up contenders for at most the share PREPARING of the time that
-# is left, then times them for the share TIMING of the rest.
+# Of the time that is left, setting up takes so much, and then timing so much
+# of the rest, before more contenders are set up.
 PREPARING, TIMING = 0.5, 0.5
 MOST = 64  # processes at a time
 HANGING = 30.  # seconds without an answer
 SPARE = 1.  # seconds to write down what was found
 ENVIRONMENT = {
-    # The processes use all cores. Compile pools in them would compete.
+    # The processes keep the cores busy. A pool of each one would compete.
     'TORCHINDUCTOR_COMPILE_THREADS': '1',
-    # NVML, because a process that has called CUDA cannot fork CUDA users.
+    # A process that has asked CUDA itself cannot fork ones that use it.
     'PYTORCH_NVML_BASED_CUDA_CHECK': '1',
 }
 
@@ -54,30 +54,29 @@ class Job(NamedTuple):
 class Remote:
     """A process with the contenders of a job."""
 
-    def __init__(self, context, job: Job, layouts: dict,
-                 place: Place) -> None:
+    def __init__(self, context, job: Job, place: Place) -> None:
         self.job, self.ready = job, []
         self.started = time.perf_counter()
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=serve, args=(
-            theirs, job.case, job.rows, layouts, place))
+            theirs, job.case, job.rows, place))
         self.process.start()
         theirs.close()
 
     def learn(self) -> dict:
-        """Receive the results of the set-up from the process."""
+        """Take over what it found out while it set up."""
         try:
             answer = self.pipe.recv()
         except (EOFError, OSError):
             self.lose(self.job.rows)
-            return dict(layouts={}, free=1.)
+            return dict(free=1.)
         self.ready = answer['ready']
         for row, theirs in zip(self.job.rows, answer['rows']):
             vars(row).update(vars(theirs))
         return answer
 
     def sample(self, number: int) -> float | None:
-        """Return the seconds of a contender's call, or None if it failed."""
+        """Seconds of a call of a contender, or None if it failed."""
         row = self.job.rows[number]
         try:
             self.pipe.send(number)
@@ -112,7 +111,7 @@ class Remote:
 
 
 def end_all(remotes: list[Remote]) -> None:
-    """End processes together, because the driver is slow to clean up."""
+    """End processes at the same time, as the driver is slow to clean up."""
     for remote in remotes:
         remote.process.kill()
     for remote in remotes:
@@ -123,15 +122,15 @@ class Pool:
     """Measures jobs in processes, for as long as there is time.
 
     Args:
-        place: Where the processes run.
-        left: Returns the seconds that are left.
+        place: Where they run.
+        left: Gives the seconds that are left.
         workers: How many processes set up at the same time.
-        rounds: Largest number of samples of a contender.
-        expected: Expected seconds of compiling by question, used until
-            they are measured.
+        rounds: How many samples each contender has at most.
+        expected: Seconds that compiling takes, by question, until it is
+            known.
 
     Attributes:
-        busy: Processes that set up. They pause while others are timed.
+        busy: The processes that set up. They pause while others are timed.
     """
 
     def __init__(self, place: Place, left: Callable[[], float],
@@ -141,15 +140,14 @@ class Pool:
         self.rounds, self.expected = rounds, expected or {}
         self.context = start_processes()
         self.busy: list[Remote] = []
-        self.layouts: dict[tuple[str, str], str] = {}
-        self.seconds: dict[str, list[float]] = {}  # of compiling
+        self.seconds: dict[str, list[float]] = {}  # that compiling took
         self.free = 1.
 
     def measure(self, jobs: list[Job], tell: Callable[[], None]) -> None:
-        """Measure jobs, and write the results to their rows.
+        """Measure jobs, the most important first.
 
         Args:
-            jobs: What to measure, most important first.
+            jobs: What to measure. Their rows are filled in.
             tell: Called whenever a case was timed.
         """
         order = {id(job): place for place, job in enumerate(jobs)}
@@ -171,7 +169,7 @@ class Pool:
             self.busy.clear()
 
     def prepare(self, waiting: list[Job]) -> list[Remote]:
-        """Set up jobs in parallel; return those that finished in time."""
+        """Set jobs up at the same time; gives those that ended in time."""
         end = self.left() * (1 - PREPARING)
         ready: list[Remote] = []
         for remote in self.busy:
@@ -183,7 +181,6 @@ class Pool:
                 remote = self.busy.pop(pipes.index(pipe))
                 pipes.remove(pipe)
                 answer = remote.learn()
-                self.layouts |= answer['layouts']
                 self.free = answer['free']
                 if remote.job.compiles:
                     self.seconds.setdefault(
@@ -196,33 +193,32 @@ class Pool:
         return ready
 
     def fill(self, waiting: list[Job], most: int) -> None:
-        """Start jobs while there are cores, memory and time."""
+        """Start jobs, as far as there are cores, memory and time."""
         most = min(most, self.workers)
         for job in list(waiting):
             if len(self.busy) >= most or self.free < FREE:
                 return
-            # After compiling, there must be time to measure.
+            # What is compiled has to be timed yet.
             if job.compiles and 1.5 * self.typical(job) > self.left():
                 continue
             waiting.remove(job)
-            self.busy.append(Remote(
-                self.context, job, self.layouts, self.place))
+            self.busy.append(Remote(self.context, job, self.place))
 
     def typical(self, job: Job) -> float:
-        """Return the seconds that compiling takes, measured or expected."""
+        """Seconds that compiling takes."""
         question = job.case.question
         if question in self.seconds:
             return statistics.median(self.seconds[question])
         return self.expected.get(question, 0.)
 
     def time(self, ready: list[Remote], tell: Callable[[], None]) -> None:
-        """Time the contenders of each case in turns."""
+        """Have the contenders of each case take turns."""
         cases: dict[int, list[Remote]] = {}
         for remote in ready:
             cases.setdefault(id(remote.job.case), []).append(remote)
         share = self.left() * TIMING / max(1, len(cases))
         if self.busy:
-            # Wait for kernels that these have launched.
+            # What these had launched ends.
             time.sleep(0.2)
         for remotes in cases.values():
             runs = [(remote.job.rows[number],
@@ -236,14 +232,14 @@ class Pool:
 
 
 def start_processes():
-    """Return a context whose new processes have already imported torch."""
+    """Give what starts processes that have imported torch already."""
     os.environ.update(ENVIRONMENT)
     context = get_context('forkserver')
     context.set_forkserver_preload([f'{__package__}.worker_imports'])
     probe = context.Process(target=_find_out_whether_cuda_works)
     probe.start()
     probe.join()
-    # 'spawn' imports everything again, but can always use CUDA.
+    # A new interpreter imports all of it again, but can always use CUDA.
     return get_context('spawn') if probe.exitcode else context
 
 

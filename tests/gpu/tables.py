@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import textwrap
 
+from mmcyclemlp.benchmark.calls import MODES, OFFICIAL, Contender
 from mmcyclemlp.benchmark.cases import Case, Row
-from mmcyclemlp.benchmark.contenders import MODES, OFFICIAL, Contender
 from mmcyclemlp.benchmark.report import floor, short
 
 # Words that a table has instead of a time.

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mmcyclemlp.benchmark.contenders import TEXTBOOK
+from mmcyclemlp.benchmark.calls import TEXTBOOK
 from tests.gpu.dense import DENSE, make_layer
 
 CPU = torch.device('cpu')

@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from mmcyclemlp.benchmark.calls import Contender
 from mmcyclemlp.benchmark.cases import Case
-from mmcyclemlp.benchmark.contenders import Contender
 from mmcyclemlp.ops.custom_op import HAS_CUSTOM_OP
 from tests.gpu import pool
 from tests.gpu.worker import FREE, place
@@ -63,7 +63,7 @@ def measure(tmp_path, monkeypatch):
     def measure(*names, seconds=60, workers=1, apart=True):
         case = Case('op', 'a case', 0, 'fp32',
                     [Contender(name, 'linear') for name in names],
-                    partial(make, path), '')
+                    partial(make, path))
         jobs = [pool.Job(case, [row]) for row in case.rows]
         if not apart:
             jobs = [pool.Job(case, case.rows)]
@@ -133,7 +133,7 @@ def test_contenders_without_time_are_marked(measure):
 class Started:
     """A replacement for Remote that starts no process."""
 
-    def __init__(self, context, job, layouts, place):
+    def __init__(self, context, job, place):
         self.job = job
 
 

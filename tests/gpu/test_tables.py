@@ -3,19 +3,19 @@
 import pytest
 import torch
 
-from mmcyclemlp.benchmark.cases import MIXER, layer_case, net_case
-from mmcyclemlp.benchmark.contenders import (
+from mmcyclemlp.benchmark.calls import (
     OFFICIAL,
     TEXTBOOK,
     TORCH,
     TRITON,
-    peer,
+    Contender,
 )
+from mmcyclemlp.benchmark.cases import layer_case, net_case
 from tests.gpu.dense import DENSE
 from tests.gpu.tables import layer_table, left_out, net_table
 
 GPU = torch.device('cuda')
-SWIN = peer('Swin-T')
+SWIN = Contender('Swin-T', 'peer')
 
 
 def fill(case, **known):
@@ -79,7 +79,7 @@ def test_layers():
         'max-autotune'), official=OFFICIAL)
     known = dict(triton=.0123, official_route=.4, dense_conv='failed: oh')
     cases = [
-        fill(layer_case(MIXER, GPU, (n, 20, 33, 64), 'bf16', True,
+        fill(layer_case('mixer', GPU, (n, 20, 33, 64), 'bf16', True,
                         list(columns.values())), **found)
         for n, found in ((1, known), (2, {}), (8, {}))]
     assert layer_table(cases, columns, 'NVIDIA H200') == [

@@ -11,8 +11,7 @@ from multiprocessing import get_context
 import torch
 
 from mmcyclemlp import CycleNet
-from mmcyclemlp.benchmark.bench import seconds_of
-from mmcyclemlp.benchmark.set_up import distance
+from mmcyclemlp.benchmark.bench import distance, seconds_of
 from mmcyclemlp.ops import torch_backend as shift  # noqa: F401  it registers ops
 from mmcyclemlp.ops.triton.tiles import Key, Tiles, rule, short_list
 

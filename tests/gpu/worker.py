@@ -1,7 +1,7 @@
-"""The code of a process that sets up and times contenders.
+"""What a process does that keeps contenders of its own.
 
-It sets them up while other processes do the same. Then it waits, and takes a
-sample on request, while all other processes wait.
+It sets them up beside other processes. Then it waits, and takes a sample when
+it is told to, while all others wait.
 """
 
 from __future__ import annotations
@@ -16,14 +16,18 @@ from typing import Callable, NamedTuple
 
 import torch
 
-from mmcyclemlp.benchmark.bench import LONG, seconds_of
+from mmcyclemlp.benchmark.bench import (
+    LONG,
+    seconds_of,
+    seconds_once,
+    set_up,
+)
 from mmcyclemlp.benchmark.cases import Case, Row
-from mmcyclemlp.benchmark.contenders import first_line
-from mmcyclemlp.benchmark.set_up import seconds_once
+from mmcyclemlp.errors import first_line
 
-from .dense import DenseSetUp
+from .dense import choose_algorithms
 
-FREE = 0.25  # share of the GPU's memory that must stay free for timing
+FREE = 0.25  # of the GPU's memory is left to the contenders that run
 
 
 class Place(NamedTuple):
@@ -31,8 +35,8 @@ class Place(NamedTuple):
 
     Attributes:
         device: 'cuda' or 'cpu'.
-        lock: A file. A process that needs to time alone locks it.
-        start: A function that each process calls first.
+        lock: A file, which whoever times something for itself locks.
+        start: Called first in each process.
     """
 
     device: str
@@ -41,37 +45,36 @@ class Place(NamedTuple):
 
     @contextlib.contextmanager
     def alone(self):
-        """Let no other process time anything in this context."""
+        """No other process times anything meanwhile."""
         with open(self.lock) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
 
-def serve(pipe: Connection, case: Case, rows: list[Row],
-          layouts: dict, place: Place) -> None:
-    """Set up contenders, report, and take a sample for each number sent."""
+def serve(pipe: Connection, case: Case, rows: list[Row], place: Place
+          ) -> None:
+    """Set contenders up, say so, and take a sample for each number sent."""
     place.start()
     torch.backends.cudnn.allow_tf32 = False
     device = torch.device(place.device)
     if any(row.contender.mode == 'max-autotune' for row in rows):
-        # This mode compiles about twenty kernels for a product, in threads.
+        # It compiles some twenty kernels for a product, in threads.
         os.environ['TORCHINDUCTOR_COMPILE_THREADS'] = '4'
-    set_up = DenseSetUp(device, place.alone, peak_apart=False)
-    set_up.layouts |= layouts
     expected, calls = [], {}
     for number, row in enumerate(rows):
-        made = set_up.attempt(case, row, expected)
+        if row.contender.kind == 'dense':
+            choose_algorithms(case, row.contender, device, place)
+        made = set_up(case, row, expected, device)
         if made is not None:
             calls[number] = made
     del expected
     free = 1.
-    # After an illegal memory access, all of this raises.
+    # After an illegal access to memory nothing works.
     with contextlib.suppress(RuntimeError):
         if device.type == 'cuda':
             torch.cuda.empty_cache()
             free = free_memory()
-    pipe.send(dict(rows=rows, ready=list(calls), layouts=set_up.layouts,
-                   free=free))
+    pipe.send(dict(rows=rows, ready=list(calls), free=free))
     sample = Sampler(device)
     with contextlib.suppress(EOFError):
         while True:
@@ -83,13 +86,13 @@ def serve(pipe: Connection, case: Case, rows: list[Row],
 
 
 def free_memory() -> float:
-    """Return the share of the GPU's memory that is free."""
+    """What part of the memory of the GPU is free."""
     left, total = torch.cuda.mem_get_info()
     return left / total
 
 
 class Sampler:
-    """Takes samples, and frees cached memory if other processes need it."""
+    """Takes samples in turn with other processes, and shares the memory."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -97,7 +100,7 @@ class Sampler:
         self.cold = self.gpu  # nothing is allocated
 
     def __call__(self, call: Callable, about: float) -> float:
-        """Return the seconds of a call that takes ``about`` as long."""
+        """Seconds of a call that takes ``about`` as long."""
         if self.cold:
             call()
             self.cold = False
@@ -111,6 +114,6 @@ class Sampler:
 
 @contextlib.contextmanager
 def place(device: torch.device, start: Callable[[], None]):
-    """Yield a :class:`Place` whose lock exists in this context."""
+    """A :class:`Place` for the time of the context."""
     with tempfile.NamedTemporaryFile() as lock:
         yield Place(device.type, lock.name, start)
