@@ -53,7 +53,7 @@ def can_fuse_mixer(block, x):
         and _is_stock(parts['mlp_c'], nn.Linear, needs_bias=False)
         and _is_stock(parts['proj'], nn.Linear)
         and _is_idle(parts['proj_drop'])
-        and _is_stock(block.drop_path, DropPath))
+        and _is_stock(block.drop_path, DropPath, needs_bias=False))
 
 
 def can_fuse_mlp(block, x):
@@ -82,7 +82,7 @@ def can_fuse_mlp(block, x):
         and not _has_hooks(act)
         and getattr(act, 'approximate', 'none') == 'none'
         and _is_idle(parts['drop'])
-        and _is_stock(block.drop_path, DropPath))
+        and _is_stock(block.drop_path, DropPath, needs_bias=False))
 
 
 def fused_mixer(mixer, x, shortcut, scale, backend):

@@ -80,6 +80,7 @@ PEERS: dict[str, tuple[str, dict[str, Any]]] = {
     'PoolFormer-S36': ('poolformer_s36', {}),
     'InceptionNeXt-T': ('inception_next_tiny', {}),
     'FasterNet-S': ('fasternet_s', {}),
+    'RepViT-M1.5': ('repvit_m1_5', {}),
     'PoolFormer-S24': ('poolformer_s24', {}),
 }
 
@@ -177,14 +178,19 @@ def make_layer(question: str, device: torch.device, shape: Shape, dtype: str,
     return step(compiled(layer, contender), inputs, leaves, backward)
 
 
-def build_peer(name: str, size: tuple[int, int]) -> nn.Module:
-    """Build a key of ``PEERS``. A UserError says why timm cannot."""
+def build_peer(name: str, size: tuple[int, int], train: bool) -> nn.Module:
+    """Build a key of ``PEERS``, in its form for inference or for training.
+
+    A UserError says why timm cannot.
+    """
     model, options = PEERS[name]
     if 'img_size' in options:
         options = dict(options, img_size=size)
     try:
-        return importlib.import_module('timm').create_model(
+        net = importlib.import_module('timm').create_model(
             model, features_only=True, **options)
+        return net if train else importlib.import_module(
+            'timm.utils').reparameterize_model(net.eval())
     # RuntimeError: torchvision was built for another torch, or timm is old.
     except (ImportError, RuntimeError) as error:
         raise UserError(f'timm: {first_line(error)}') from error
@@ -197,7 +203,7 @@ def make_net(device: torch.device, arch: str | dict, size: tuple[int, int],
     if small:
         batch, size = 2, (72, 104)
     x, = draw([(batch, 3, *size)], dtype, device, exact)
-    net = (build_peer(contender.name, size) if contender.kind == 'peer'
+    net = (build_peer(contender.name, size, train) if contender.kind == 'peer'
            else randomize(CycleNet(
                arch, fork_last3=False, backend=contender.backend)))
     net.to(device)

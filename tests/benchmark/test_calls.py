@@ -50,8 +50,8 @@ def test_peers_know_the_size_of_the_image(monkeypatch):
     asked = []
     monkeypatch.setitem(sys.modules, 'timm', SimpleNamespace(
         create_model=lambda name, **options: asked.append((name, options))))
-    calls.build_peer('Swin-T', (64, 96))
-    calls.build_peer('ResNet-50', (64, 96))
+    calls.build_peer('Swin-T', (64, 96), train=True)
+    calls.build_peer('ResNet-50', (64, 96), train=True)
     assert asked == [
         ('swin_tiny_patch4_window7_224',
          dict(features_only=True, img_size=(64, 96))),

@@ -102,21 +102,21 @@ def train_and_test(run_cli, cfg, work, last):
     return found, done.stdout + done.stderr
 
 
-def test_sem_fpn(write, run_python, tmp_path):
+def test_sem_fpn(write, run_cli, tmp_path):
     found, log = train_and_test(
-        run_python, write(SEM_FPN), tmp_path / 'work', 'iter_2.pth')
+        run_cli, write(SEM_FPN), tmp_path / 'work', 'iter_2.pth')
     assert len(found) == 2
     assert 0 <= float(re.findall(r'mIoU: ([0-9.]+)', log)[-1]) <= 100
 
 
 @pytest.mark.parametrize('folder, metrics', [
     ('retinanet', ['bbox']), ('mask_rcnn', ['bbox', 'segm'])])
-def test_multi_scale_3x(folder, metrics, write, run_python, tmp_path):
+def test_multi_scale_3x(folder, metrics, write, run_cli, tmp_path):
     cfg = write(
         MULTI_SCALE + HEADS[folder], folder=folder,
         folder_name=folder.replace('_', '-'))
     found, log = train_and_test(
-        run_python, cfg, tmp_path / 'work', 'epoch_1.pth')
+        run_cli, cfg, tmp_path / 'work', 'epoch_1.pth')
     # Two images three times, in batches of two.
     assert len(found) == 3
     for metric in metrics:

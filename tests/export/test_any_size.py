@@ -25,10 +25,10 @@ def test_the_original_is_left_alone():
         nn.AdaptiveAvgPool2d(3), nn.AdaptiveAvgPool2d(1)))
     copy = for_any_size(net)
     assert [type(one) for one in net[1]] == 2 * [nn.AdaptiveAvgPool2d]
-    assert net.training and net[0].network[0][0].attn.backend is None
+    assert net.training and net[0].network[0][0].attn.sfc_h.backend is None
     # A mean is one as it is.
     assert [type(one) for one in copy[1]] == [
         AdaptivePool, nn.AdaptiveAvgPool2d]
     block = copy[0].network[0][0]
-    assert {block.backend, block.attn.backend} == {'plain'}
+    assert {block.backend, block.attn.sfc_h.backend} == {'plain'}
     assert not copy.training

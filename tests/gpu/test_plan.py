@@ -62,7 +62,7 @@ def test_all_networks_are_compared_eager_and_compiled(step):
         for one in case.contenders:
             modes.setdefault(one.name, set()).add(one.mode)
         peers = {one.name for one in case.contenders if one.kind == 'peer'}
-        assert len(peers) == (7 if case.settings['name'] == 'b2' else 0)
+        assert len(peers) == (8 if case.settings['name'] == 'b2' else 0)
         for name in (*peers, 'triton'):
             assert {'eager', 'compiled'} <= modes[name]
         if case.settings['batch'] == 1:
