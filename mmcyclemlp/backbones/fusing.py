@@ -125,9 +125,11 @@ def fused_mlp(mlp, x, shortcut, scale):
 
 
 def _is_fused_backend(backend):
-    # A trace is counted, or runs where the package is not installed.
-    return backend not in _TEXTBOOK and not (
-        torch.jit.is_tracing() or is_transformed())
+    if backend in _TEXTBOOK or is_transformed():
+        return False
+    # By default a trace has stock operators, to be counted or to run where
+    # the package is not installed.
+    return backend is not None or not torch.jit.is_tracing()
 
 
 def _is_stock(module, kind, needs_bias=True):

@@ -1,9 +1,8 @@
-"""Multiply-adds of the ops, for torch's, fvcore's and mmengine's counters.
+"""Multiply-adds of the ops, for torch's counter.
 
-These formulas count what the ops execute. To count by the paper's formulas,
-use a network with ``backend='plain'``: it runs stock operators, which every
-counter knows. The default backend also runs them while torch.jit traces, as
-fvcore and mmengine do.
+These formulas count what the ops execute. Other counters put hooks on
+modules or trace them. Then each submodule is called, and they count by the
+paper's formulas. ``backend='plain'`` does so in torch's counter.
 """
 
 from __future__ import annotations
@@ -12,13 +11,9 @@ from typing import Callable
 
 import torch
 
-# For ``FlopCountAnalysis(...).set_op_handle(**op_handles)`` of fvcore, and
-# for mmengine's FlopAnalyzer in the same way.
-op_handles: dict[str, Callable] = {}
-
 
 def declare(name: str, macs: Callable[..., int]) -> None:
-    """Register the multiply-adds of one of our ops with the counters.
+    """Register the multiply-adds of one of our ops with torch's counter.
 
     Args:
         name: Name of the op in the namespace ``mmcyclemlp``.
@@ -30,12 +25,3 @@ def declare(name: str, macs: Callable[..., int]) -> None:
     # torch's counter counts a multiply-add as two operations.
     register_flop_formula(getattr(torch.ops.mmcyclemlp, name))(
         lambda *args, out_shape=None, **_: 2 * macs(*args))
-    op_handles[f'mmcyclemlp::{name}'] = (
-        lambda inputs, outputs: macs(*map(_plain, inputs)))
-
-
-def _plain(value):
-    """Return the shape of a tensor in a trace, or the value of a constant."""
-    if value.isCompleteTensor():
-        return value.type().sizes()
-    return value.toIValue()

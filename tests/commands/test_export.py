@@ -155,7 +155,7 @@ def test_a_released_size_as_a_user_would(released, run_cli, tmp_path):
 @pytest.mark.parametrize('args, message', [
     (['b1'], 'give a checkpoint, or --random-weights'),
     (['b1', 'gone.pth'], 'there is no checkpoint file gone.pth'),
-    (['b1', 'gone.pth', '--out', 'x.tflite'], 'the ending says what'),
+    (['b1', 'gone.pth', '--out', 'x.tflite'], 'the ending selects the format'),
     (['b1', 'gone.pth', '--out', 'gone/x.pt'], 'there is no folder gone'),
     (['b1', 'gone.pth', '--size', '8', '64'], '--size: 8 64 is less than 64'),
     (['b9', 'gone.pth'], 'there is no config file b9'),

@@ -93,7 +93,7 @@ def test_segmentor(config, run_cli, drawn_data, tmp_path):
     pictures, out = tmp_path / 'pictures', tmp_path / 'out'
     done = run_cli(
         'test', cfg, work / 'iter_3.pth', '--work-dir', work,
-        '--show-dir', pictures, '--out', out, '--tta', '--cfg-options',
+        '--show-dir', pictures, '--out-dir', out, '--tta', '--cfg-options',
         'tta_pipeline.1.transforms.0.0.scale_factor=1.0')
     assert 'mIoU: ' in log_of(done)
     assert len(list(pictures.rglob('*.png'))) == 4
