@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.utils.parametrize as parametrize
 from torch import nn
+from torch.nn.utils import prune
 
 from mmcyclemlp import CycleFC, CycleNet
 from mmcyclemlp.backbones import fusing
@@ -143,6 +144,53 @@ def test_another_activation(act, name, fused):
     assert (name in fused) == (name is not None)
 
 
+@pytest.mark.parametrize('name', [
+    'attn.sfc_h', 'attn.sfc_w', 'attn.proj', 'mlp.fc1', 'mlp.fc2'])
+def test_a_layer_without_a_bias(name):
+    net, zero = small(), small()
+    net.network[0][0].get_submodule(name).bias = None
+    with torch.no_grad():
+        zero.network[0][0].get_submodule(name).bias.zero_()
+    torch.testing.assert_close(
+        outputs(net), outputs(zero), rtol=1e-4, atol=1e-4)
+
+
+def test_a_compiled_submodule_is_called():
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    net = small()
+    compile_module = getattr(net.network[0][0].mlp, 'compile', None)
+    if compile_module is None:
+        pytest.skip('this torch compiles no module in place')
+    compile_module(backend=backend)
+    outputs(net)
+    assert graphs
+
+
+def test_the_forward_mode_derivative_is_that_of_the_formula():
+    block, plain = (small(backend=backend).network[0][0].double()
+                    for backend in (None, 'plain'))
+    x, v = torch.randn(2, 1, 8, 16, 8, dtype=torch.float64)
+    for a, b in zip(torch.func.jvp(block, (x, ), (v, )),
+                    torch.func.jvp(plain, (x, ), (v, ))):
+        torch.testing.assert_close(a, b)
+        assert b.abs().max() > 1e-3
+
+
+def test_a_pruned_network_loads_its_own_state():
+    nets = small(), small()
+    for net in nets:
+        prune.l1_unstructured(net.network[0][0].mlp.fc1, 'weight', .5)
+    with torch.no_grad():
+        nets[0].network[0][0].mlp.fc1.weight_orig.mul_(2)
+    nets[1].load_state_dict(nets[0].state_dict())
+    torch.testing.assert_close(*map(outputs, nets))
+
+
 def test_dynamic_int8(fused):
     quantized = torch.ao.quantization.quantize_dynamic(
         small(), {nn.Linear}, dtype=torch.qint8)
@@ -154,7 +202,7 @@ def test_dynamic_int8(fused):
     torch.testing.assert_close(y, expected, rtol=.1, atol=.1)
 
 
-def test_lora():
+def test_lora(tmp_path):
     peft = pytest.importorskip('peft')
     from peft.tuners.lora import LoraLayer
 
@@ -195,6 +243,10 @@ def test_lora():
     for key, value in net.named_parameters():
         if key in before and '.network.' in key:
             assert not torch.equal(value, before[key]), key
+    net.save_pretrained(tmp_path)
+    config._register_custom_module({CycleFC: LoraCycleFC})
+    other = peft.PeftModel.from_pretrained(small(), tmp_path, config=config)
+    torch.testing.assert_close(outputs(other), outputs(net.eval()))
 
 
 @pytest.mark.skipif(not HAS_CUSTOM_OP, reason='torch is older than 2.6')
