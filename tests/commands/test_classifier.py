@@ -240,7 +240,7 @@ def test_two_processes(config, data, official, root, tmp_path):
     ('train', 'no data', 'which does not exist'),
     ('train', 'no batch', 'the 12 images of train_dataloader make no batch'),
     ('train', 'class count', 'model.backbone.num_classes is 7'),
-    ('train', 'other classes', 'take its head out'),
+    ('train', 'other classes', 'drop its head'),
     ('train', 'resume a released file', 'there is nothing to resume'),
     ('test', 'out', '--out: predictions.json does not end in .pkl'),
     ('test', 'no head', 'has no head'),
