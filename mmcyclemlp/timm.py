@@ -17,7 +17,7 @@ from timm.models._manipulate import adapt_input_conv
 from torch import nn
 
 from .backbones import CycleNet
-from .backbones.weights import adapt_state_dict, find_state_dict
+from .backbones.weights import adapt_state_dict, find_backbone
 from .checkpoint_files import read_checkpoint
 
 __all__ = ['CycleMLP']
@@ -180,7 +180,7 @@ class CycleMLP(CycleNet):
             CheckpointError: The file cannot be read safely or does not
                 fit.
         """
-        state, _ = find_state_dict(read_checkpoint(path))
+        state = find_backbone(read_checkpoint(path)).tensors
         stem, head = 'patch_embed.proj.weight', 'head.weight'
         if head in state and self.num_classes not in (
                 0, len(state[head])):

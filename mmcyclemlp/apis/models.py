@@ -12,7 +12,7 @@ from torch import nn
 
 from ..backbones import CycleNet
 from ..backbones.account import is_out_norm
-from ..backbones.weights import adapt_state_dict, find_state_dict
+from ..backbones.weights import adapt_state_dict, find_backbone
 from ..checkpoint_files import read_checkpoint
 from ..errors import CheckpointError, UserError, describe, first_line
 
@@ -29,12 +29,14 @@ class Normalization(NamedTuple):
         mean (list[float] | None): One number for all channels or one for
             each. None leaves images as they are.
         std (list[float] | None): The same.
-        to_rgb (bool): Whether the order of the channels is reversed first.
+        swap (bool): Whether the order of the channels is reversed first.
+        order (str): Order that the network gets, 'RGB' or 'BGR'.
     """
 
     mean: list[float] | None
     std: list[float] | None
-    to_rgb: bool
+    swap: bool
+    order: str
 
 
 def is_arch(name: str) -> bool:
@@ -85,11 +87,12 @@ def normalization_of(cfg: Any) -> Normalization:
     settings = cfg['model'].get('data_preprocessor') or cfg.get(
         'data_preprocessor') or {}
     mean, std = settings.get('mean'), settings.get('std')
+    to_rgb = bool(settings.get('bgr_to_rgb') or settings.get('to_rgb'))
     return Normalization(
         None if mean is None else list(mean),
         None if std is None else list(std),
-        any(settings.get(key) for key in (
-            'bgr_to_rgb', 'rgb_to_bgr', 'to_rgb')))
+        to_rgb or bool(settings.get('rgb_to_bgr')),
+        'RGB' if to_rgb else 'BGR')
 
 
 def is_backbone_alone(cfg: Any) -> bool:
@@ -169,8 +172,9 @@ def build_backbone(cfg: Any, checkpoint: str | None = None,
         return model
     content = read_checkpoint(checkpoint, trusted=trusted)
     try:
-        state = {key: value for key, value in find_state_dict(content)[0]
-                 .items() if not is_out_norm(key)}
+        state = {key: value
+                 for key, value in find_backbone(content).tensors.items()
+                 if not is_out_norm(key)}
         adapt_state_dict(state, model)
     except CheckpointError as error:
         raise CheckpointError(f'{checkpoint}: {error}') from None

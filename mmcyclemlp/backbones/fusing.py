@@ -1,4 +1,4 @@
-"""The fused forms of a block, and when they stand for its submodules.
+"""The fused forms of a block, and when they replace its submodules.
 
 A fused form reads the weights of the submodules and does not call them. So
 it is used only where a call would do nothing else: each submodule is of the
@@ -29,7 +29,7 @@ _WEIGHTS = (torch.Tensor, nn.Parameter)
 
 
 def can_fuse_mixer(block, x):
-    """Check whether :func:`fused_mixer` gives what the submodules give.
+    """Check whether :func:`fused_mixer` returns what the modules return.
 
     Args:
         block (CycleBlock): The block. Its ``attn`` is a CycleMixer.
@@ -57,7 +57,7 @@ def can_fuse_mixer(block, x):
 
 
 def can_fuse_mlp(block, x):
-    """Check whether :func:`fused_mlp` gives what the submodules give.
+    """Check whether :func:`fused_mlp` returns what the modules return.
 
     Args:
         block (CycleBlock): The block.

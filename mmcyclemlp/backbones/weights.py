@@ -42,24 +42,6 @@ class FoundBackbone(NamedTuple):
     prefix: str
 
 
-def find_state_dict(checkpoint: Any, prefix: str | None = None,
-                    ) -> tuple[dict[str, Tensor], str]:
-    """Find the tensors of the backbone in a checkpoint.
-
-    Args:
-        checkpoint (dict): See :func:`find_backbone`.
-        prefix (str | None): See :func:`find_backbone`. Default: None.
-
-    Returns:
-        tuple[dict, str]: Tensors by official key, and a description of
-        their layout.
-
-    Raises:
-        CheckpointError: The checkpoint has no CycleNet.
-    """
-    return find_backbone(checkpoint, prefix)[:2]
-
-
 def find_backbone(checkpoint: Any, prefix: str | None = None,
                   entry: str | None = None) -> FoundBackbone:
     """Find the backbone in a checkpoint of any layout.

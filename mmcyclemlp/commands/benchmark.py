@@ -62,6 +62,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         if name not in QUESTIONS:
             raise UserError(f'there is no question {name}. The questions are '
                             f'{", ".join(QUESTIONS)}')
+    if not args.seconds > 0:
+        raise UserError(f'--seconds: {args.seconds:g} is not above 0')
     args.size = args.size or [(800, 1344), (512, 512)]
     for size in args.size:
         cli.check_size(size, 32)

@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     module = build_part(cfg, args.checkpoint, part, args.trust_checkpoint)
     channels = cfg['model']['backbone'].get('in_channels', 3)
     shapes = module.outputs(torch.zeros(1, channels, *args.size))
-    mean, std, to_rgb = normalization_of(cfg)
+    mean, std, _, order = normalization_of(cfg)
     values = 'not normalized' if mean is None else f'(x - {mean}) / {std}'
     if args.normalize:
         if mean is None:
@@ -93,7 +93,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     differences = write(
         module, args.out, list(shapes), args.size, channels,
         255 if args.normalize else 1, not args.no_check)
-    order = 'RGB' if to_rgb else 'BGR'
     print(f'{args.out}: {FORMATS[ending]}, '
           f'{os.path.getsize(args.out) / 1e6:.1f} MB\n'
           f'image {(1, channels, *args.size)}: {order}, {values}')

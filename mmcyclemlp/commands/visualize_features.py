@@ -174,7 +174,7 @@ class Network:
         cfg = read_model_config(args.config, args.cfg_options)
         self.model = build_backbone(
             cfg, args.checkpoint, args.trust_checkpoint).to(self.device)
-        self.channels = self.model.patch_embed.proj.in_channels
+        self.channels = self.model.in_channels
         self.normalization = normalization_of(cfg)
         self.title = (f'{Path(args.config).stem}, '
                       f'{Path(args.checkpoint or "random weights").name}')
@@ -208,8 +208,8 @@ class Network:
 
     def prepare(self, image):
         """Normalize an image (H, W, C) to a tensor (C, H, W)."""
-        mean, std, to_rgb = self.normalization
-        if to_rgb and image.shape[2] == 3:
+        mean, std, swap, _ = self.normalization
+        if swap and image.shape[2] == 3:
             image = image[..., ::-1]
         if mean is not None:
             try:

@@ -126,7 +126,7 @@ def cycle_mixer(
             f'for the faster one, got {backend=}')
     x, shortcut, *tensors = autocast(x, shortcut, *weights)
     backend = _resolve(backend, x, 3, channels, channels, kernel_size)
-    return mixer.fused_mixer(
+    return mixer.mixer_by_products(
         x, MixerWeights(*tensors), reweight, kernel_size, shortcut, scale,
         triton.cycle_product_triton if backend == 'triton'
         else torch_backend.cycle_product_torch)

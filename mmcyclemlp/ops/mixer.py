@@ -54,7 +54,7 @@ def projection_pays(positions: int, channels: int) -> bool:
     return positions >= 5 * channels
 
 
-def fused_mixer(
+def mixer_by_products(
     x: Tensor,
     weights: MixerWeights,
     reweight: Callable[[Tensor], Tensor] | None,

@@ -13,7 +13,7 @@ def cycle_offsets(channels: int, kernel_size: tuple[int, int],
     For kernel ``(1, k)`` channel ``c`` moves by ``(c + k // 2) % k - k // 2``
     along the width, for ``(k, 1)`` along the height. With both sides above 1
     the vertical offset cycles first: ``dy`` from ``c % S_H``, ``dx`` from
-    ``(c // S_H) % S_W``, centred the same way.
+    ``(c // S_H) % S_W``, centered the same way.
 
     Args:
         channels: Number of input channels C.

@@ -63,9 +63,9 @@ def test_erf_is_the_gradient_of_the_middle():
     state = model.double().state_dict()
     step, expected = 1e-5, [0., 0.]
     for image in images.double():
-        for colour in range(3):
+        for color in range(3):
             pair = torch.stack([image, image])
-            pair[:, colour, 30, 22] += torch.tensor([step, -step])
+            pair[:, color, 30, 22] += torch.tensor([step, -step])
             for place, maps in enumerate(
                     definition.stages(state, pair, ARCH['depths'])):
                 more, less = maps[:, maps.shape[1] // 2,

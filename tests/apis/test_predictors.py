@@ -119,7 +119,7 @@ def test_classifier(root, tmp_path):
     image = np.random.RandomState(0).randint(0, 256, (256, 256, 3), np.uint8)
     predict = build(config, str(tmp_path / 'official.pth'))
     prediction, = predict([image])
-    # By hand: the middle, in RGB, normalised as in training.
+    # By hand: the middle, in RGB, normalized as in training.
     cfg = Config.fromfile(config).model.data_preprocessor
     x = torch.tensor(image[16:240, 16:240, ::-1].copy()).double()
     x = (x - torch.tensor(cfg.mean)) / torch.tensor(cfg.std)

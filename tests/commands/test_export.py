@@ -61,7 +61,7 @@ model = dict(
 
 
 def expected(model, image):
-    """What mm's own methods give for a normalised image."""
+    """What mm's own methods give for a normalized image."""
     if hasattr(model, 'bbox_head'):
         maps = model(image, mode='tensor')
         return [one for kind in maps for one in kind]
@@ -102,7 +102,7 @@ def test_whole_models(name, make, root, tmp_path, capsys):
 
 
 @torch.no_grad()
-def test_neck_and_normalisation(make, root, tmp_path):
+def test_neck_and_normalization(make, root, tmp_path):
     config, checkpoint, model = make('retinanet')
     out = str(tmp_path / f'neck{ENDING}')
     assert run_command(

@@ -73,7 +73,7 @@ def test_detector(inputs, root, drawn_data, run_cli, tmp_path):
     before = cv2.VideoCapture(str(inputs / 'film.mp4'))
     away = np.abs(film.read()[1].astype(int) - before.read()[1])
     before.release()
-    # Ten boxes and their names, on a frame with its own colours.
+    # Ten boxes and their names, on a frame with its own colors.
     assert (away > 80).sum() > 1000 and np.median(away) < 15
     film.release()
 

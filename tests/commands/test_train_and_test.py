@@ -110,10 +110,10 @@ def mean_iou(predictions, labels, num_classes):
     ours, theirs = (
         np.stack([cv2.imread(str(folder / name), cv2.IMREAD_UNCHANGED)
                   for name in names]) for folder in (predictions, labels))
-    labelled = theirs > 0
+    labeled = theirs > 0
     ious = []
     for c in range(1, num_classes + 1):
-        a, b = ours[labelled] == c, theirs[labelled] == c
+        a, b = ours[labeled] == c, theirs[labeled] == c
         if (a | b).any():
             ious.append(100 * (a & b).sum() / (a | b).sum())
     return np.mean(ious)

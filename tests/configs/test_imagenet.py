@@ -179,14 +179,14 @@ def test_crop_is_the_official_one(name, resized, root, tmp_path):
     ours = data['inputs'].flip(0).permute(1, 2, 0).numpy()
     assert np.array_equal(ours, np.asarray(official))
 
-    normalised = transforms.Compose([
+    normalized = transforms.Compose([
         transforms.ToTensor(),
         transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     ])(official)
     inputs = build(cfg.model).data_preprocessor(
         dict(inputs=data['inputs'][None],
              data_samples=[data['data_samples']]))['inputs']
-    torch.testing.assert_close(inputs[0], normalised, rtol=0, atol=1e-5)
+    torch.testing.assert_close(inputs[0], normalized, rtol=0, atol=1e-5)
 
 
 def test_what_is_validated_is_what_is_tested(root):

@@ -223,7 +223,7 @@ def test_sums_in_float32_do_not_change_dtypes(shape, monkeypatch):
     expected = ours(x, state, shortcut=shortcut, scale=scale)
     monkeypatch.setattr(torch.Tensor, 'sum', in_single)
     taken = []
-    drawn = mixer.fused_mixer
+    drawn = mixer.mixer_by_products
 
     def keep(*args):
         *others, product = args
@@ -234,7 +234,7 @@ def test_sums_in_float32_do_not_change_dtypes(shape, monkeypatch):
 
         return drawn(*others, checked)
 
-    monkeypatch.setattr(mixer, 'fused_mixer', keep)
+    monkeypatch.setattr(mixer, 'mixer_by_products', keep)
     with torch.autocast('cpu', torch.bfloat16):
         y = ours(x, state, shortcut=shortcut, scale=scale)
     assert taken == [{torch.bfloat16}] and y.dtype == torch.bfloat16
