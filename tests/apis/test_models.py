@@ -20,8 +20,8 @@ def test_arch():
     model = build_backbone(cfg)
     assert isinstance(model, CycleNet) and not model.training
     assert model.patch_embed.proj.in_channels == 5
-    mean, std, to_rgb = normalization_of(cfg)
-    assert (mean[0], std[0], to_rgb) == (123.675, 58.395, True)
+    mean, std, swap, order = normalization_of(cfg)
+    assert (mean[0], std[0], swap, order) == (123.675, 58.395, True, 'RGB')
     with pytest.raises(UserError, match='only model.backbone.NAME can'):
         read_model_config('b1', {'model.neck.num_outs': 5})
 
@@ -31,9 +31,12 @@ def test_normalization_of_a_config(place):
     settings = dict(mean=None, std=None, bgr_to_rgb=False)
     cfg = dict(model={})
     (cfg['model'] if place == 'model' else cfg)['data_preprocessor'] = settings
-    assert normalization_of(cfg) == (None, None, False)
+    assert normalization_of(cfg) == (None, None, False, 'BGR')
     settings.update(mean=(1, 2, 3), std=(4, 5, 6), bgr_to_rgb=True)
-    assert normalization_of(cfg) == ([1, 2, 3], [4, 5, 6], True)
+    assert normalization_of(cfg) == ([1, 2, 3], [4, 5, 6], True, 'RGB')
+    # Such a config loads RGB.
+    settings.update(bgr_to_rgb=False, rgb_to_bgr=True)
+    assert normalization_of(cfg)[2:] == (True, 'BGR')
 
 
 @pytest.mark.parametrize('options', [
